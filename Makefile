@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all the set-up they need; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+STUDY ?= quickstart
+
+.PHONY: demo test check fast format lint types specs setup clean
+
+demo: .venv/ready ## generate, pretrain, probe, report: the quickstart study
+	@$(BIN)/python -m engine study $(STUDY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@$(BIN)/python -m engine show
+
+test: check ## everything that CI runs
+
+check: lint types specs
+	$(BIN)/pytest
+
+fast: .venv/ready ## the tests without the slow ones
+	$(BIN)/pytest -m "not slow"
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: .venv/ready
+	$(BIN)/mypy
+
+specs: .venv/ready
+	$(BIN)/python -m engine validate
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: .venv/ready
+
+# torch and torchvision come first and alone: only together does pip take a matching pair.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## remove what can be made again: scratch files and caches (never artifacts)
+	rm -rf .work .pytest_cache .ruff_cache .mypy_cache .hypothesis

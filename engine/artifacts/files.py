@@ -1,0 +1,109 @@
+"""Atomic files and folders, checksums, and the two small formats (JSON, CSV) that results are written in."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+
+PARTIAL = Path(".work/partial")
+"""Where unfinished artifacts lie: outside ``artifacts``, whose folders are inputs of later stages."""
+
+
+class ArtifactError(EngineError):
+    """An artifact is missing, unfinished, damaged, or of a format that this version cannot read."""
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``target`` when the block ends without an error.
+
+    A process that dies inside the block leaves ``target`` as it was. What ``target`` held is replaced.
+    """
+    with _scratch(target) as scratch:
+        partial = scratch / target.name
+        partial.mkdir()
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if target.exists():
+            target.rename(scratch / "replaced")
+        partial.rename(target)
+    _sync(target.parent)
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a path whose file becomes ``target`` when the block ends without an error."""
+    with _scratch(target) as scratch:
+        partial = scratch / target.name
+        yield partial
+        _sync(partial)
+        partial.replace(target)
+    _sync(target.parent)
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    PARTIAL.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=PARTIAL))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(file: Path) -> str:
+    """Return the checksum of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(target: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file atomically; the same content gives the same bytes."""
+    with atomic_file(target) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ArtifactError: there is no such file, or it is not a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} does not exist; run `dvc repro` to make it") from None
+    except ValueError as error:
+        raise ArtifactError(f"{file} is not JSON ({error}); remove it and run `dvc repro`") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{file} holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def write_csv(target: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of equal keys as CSV, atomically."""
+    with atomic_file(target) as partial, partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,1 @@
+"""Feature extractors: one file, one architecture."""

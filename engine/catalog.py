@@ -1,0 +1,67 @@
+"""What the engine offers: kinds with their cards, declared names, JSON Schemas."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from engine import plugins
+from engine.params import Params
+from engine.specfiles import GROUPS, Document, model_of, names, file_of, read_document
+from engine.study import StudyFile
+
+SCHEMAS = Path("schemas")
+CARD_LINE = re.compile(r"^(?P<key>[A-Z][A-Za-z ]+): (?P<value>.+)$")
+
+
+def card(group: str, kind: str) -> dict[str, str]:
+    """Return a plugin's card: the summary and the ``Key: value`` lines of its module's docstring."""
+    text = inspect.getdoc(plugins.module_of(group, kind)) or ""
+    fields = {"Summary": text.split("\n\n")[0].replace("\n", " ")}
+    key = ""
+    for line in text.split("\n")[1:]:
+        if match := CARD_LINE.match(line):
+            key = match["key"]
+            fields[key] = match["value"]
+        elif key and line.startswith("    "):
+            fields[key] += " " + line.strip()
+        else:
+            key = ""
+    return fields
+
+
+def catalog() -> dict[str, dict[str, Any]]:
+    """Return {group: {kind: {card fields, "names": [...]}}} for every group that has kinds."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in plugins.PACKAGES:
+        kinds = {kind: {**card(group, kind), "names": []} for kind in plugins.kinds(group)}
+        for name in names(group):
+            kind = _kind_in(read_document(file_of(group, name)))
+            if kind in kinds:
+                kinds[kind]["names"].append(name)
+        found[group] = kinds
+    found["probes"] = {"probe": {"Summary": "How an encoder is judged.", "names": list(names("probes"))}}
+    found["studies"] = {"study": {"Summary": "A grid of cells.", "names": list(names("studies"))}}
+    return found
+
+
+def _kind_in(document: Document) -> Any:
+    return document.content.get("kind") if isinstance(document.content, dict) else None
+
+
+def write_schemas(folder: Path = SCHEMAS) -> list[Path]:
+    """Write one JSON Schema per group of specs, for editors, and return the files."""
+    folder.mkdir(exist_ok=True)
+    models = {**{group: model_of(group) for group in GROUPS}, "studies": StudyFile, "params": Params}
+    written = []
+    for group, model in models.items():
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(model).json_schema()}
+        file = folder / f"{group}.json"
+        file.write_text(json.dumps(schema, indent=2, sort_keys=True) + "\n")
+        written.append(file)
+    return written

@@ -1,0 +1,178 @@
+"""The command line: one command a stage, and the few that a person types."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Study availability poisoning of contrastive learning. `dvc repro` runs the study that dvc.yaml names.",
+)
+
+Layout = Annotated[str, typer.Option(help="A name under specs/layouts; by default the one in params.yaml.")]
+Dataset = Annotated[str, typer.Option(help="A name under specs/datasets.")]
+Downstream = Annotated[str, typer.Option(help="The data set to probe on, a name under specs/datasets.")]
+Poison = Annotated[str, typer.Option(help="The name of a generated poison.")]
+Victim = Annotated[str, typer.Option(help="A name under specs/victims.")]
+Defense = Annotated[str, typer.Option(help="A name under specs/defenses.")]
+Seed = Annotated[int, typer.Option(min=0, help="The victim's seed.")]
+Protocol = Annotated[str, typer.Option(help="A name under specs/probes; by default the one in params.yaml.")]
+
+STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_]+)(\.yaml\b)", re.MULTILINE)
+
+
+@app.command()
+def validate(study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "") -> None:
+    """Check every spec and every cell; list every fault with its file, line and column."""
+    from engine.stages.validate import validate
+
+    checked = validate(study or _active_study())
+    typer.echo(f"{checked.files} spec files and {checked.cells} cells are valid.")
+
+
+@app.command()
+def generate(
+    dataset: Dataset,
+    name: Annotated[str, typer.Option(help="What to call the poison.")],
+    attack: Annotated[str, typer.Option(help="A name under specs/attacks.")],
+    init: Annotated[str, typer.Option(help="Where the noise starts: zero, uniform, or another poison's name.")],
+    layout: Layout = "",
+) -> None:
+    """Craft one poisoned copy of a data set."""
+    from engine.stages.generate import generate
+
+    typer.echo(generate(dataset, name, attack, init, layout or _params().layout))
+
+
+@app.command()
+def pretrain(
+    dataset: Dataset, poison: Poison, victim: Victim, defense: Defense, seed: Seed, layout: Layout = ""
+) -> None:
+    """Train one victim on one poisoned data set, under one defense."""
+    from engine.stages.pretrain import pretrain
+    from engine.study import Cell
+
+    typer.echo(pretrain(Cell(dataset, poison, victim, defense, seed), layout or _params().layout))
+
+
+@app.command()
+def probe(
+    dataset: Dataset,
+    poison: Poison,
+    victim: Victim,
+    defense: Defense,
+    seed: Seed,
+    downstream: Downstream,
+    protocol: Protocol = "",
+    layout: Layout = "",
+) -> None:
+    """Judge one encoder on one downstream data set."""
+    from engine.stages.probe import probe
+    from engine.study import Cell
+
+    cell = Cell(dataset, poison, victim, defense, seed)
+    typer.echo(probe(cell, downstream, protocol or _params().probe, layout or _params().layout))
+
+
+@app.command()
+def floor(
+    dataset: Dataset, victim: Victim, seed: Seed, downstream: Downstream, protocol: Protocol = "", layout: Layout = ""
+) -> None:
+    """Judge the encoder that a seed starts from, before any training."""
+    from engine.stages.probe import floor
+
+    typer.echo(floor(dataset, victim, seed, downstream, protocol or _params().probe, layout or _params().layout))
+
+
+@app.command()
+def report(study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "") -> None:
+    """Tabulate and draw a study."""
+    from engine.stages.report import report
+
+    report(study or _active_study())
+
+
+@app.command()
+def study(name: Annotated[str, typer.Argument(help="A name under specs/studies; without it, print the one in use.")] = "") -> None:
+    """Choose the study that `dvc repro` runs: rewrite the one line of dvc.yaml that names it."""
+    from engine.study import load_study
+
+    if not name:
+        typer.echo(_active_study())
+        return
+    load_study(name)
+    file = Path("dvc.yaml")
+    file.write_text(STUDY_LINE.sub(rf"\g<1>{name}\g<3>", file.read_text(), count=1))
+    typer.echo(f"dvc.yaml runs {name}; start it with `dvc repro`.")
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print {group: {kind: {...}}} as JSON.")] = False) -> None:
+    """List every group's kinds and the names declared for them."""
+    from engine.catalog import catalog
+
+    found = catalog()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for group, kinds in found.items():
+        typer.secho(group, bold=True)
+        for kind, card in kinds.items():
+            typer.echo(f"  {kind}: {card['Summary']}")
+            for name in card["names"]:
+                typer.echo(f"    {name}")
+
+
+@app.command()
+def schema() -> None:
+    """Write a JSON Schema per group of specs under schemas/, for editors."""
+    from engine.catalog import write_schemas
+
+    for file in write_schemas():
+        typer.echo(file)
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(help="A name under specs/datasets.")]) -> None:
+    """Download a public data set into the data root."""
+    from engine import plugins
+    from engine.specfiles import load
+    from engine.stages.inputs import data_root
+
+    split = plugins.build("datasets", load("datasets", name), root=data_root(), download=True)
+    typer.echo(f"{name}: {len(split.train)} training and {len(split.test)} test images")
+
+
+def _params():  # type: ignore[no-untyped-def]
+    from engine.params import load_params
+
+    return load_params()
+
+
+def _active_study() -> str:
+    file = Path("dvc.yaml")
+    match = STUDY_LINE.search(file.read_text()) if file.is_file() else None
+    if match is None:
+        raise typer.BadParameter(
+            "no study was named, and dvc.yaml of this folder has no line `- specs/studies/NAME.yaml`; "
+            "run in the project's root, or give --study"
+        )
+    return match[2]
+
+
+def main() -> None:
+    """Run a command; a fault that the user can mend is a message, not a traceback."""
+    from engine.errors import EngineError
+
+    try:
+        app()
+    except EngineError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,1 @@
+"""What a victim does against poison: one file, one defense."""

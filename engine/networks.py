@@ -1,0 +1,83 @@
+"""Pieces that networks are made of: the encoder's input normalisation, heads, seeded initial weights.
+
+Shapes: B images of C x H x W in [0, 1], F features, D projection dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """A backbone that takes images in [0, 1] and normalises them itself.
+
+    The normalisation belongs to the encoder, not to the views: attacks, defenses and probes then all
+    speak of the same pixel range, and an encoder cannot be probed with another normalisation by mistake.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, *, mean: Sequence[float], std: Sequence[float], features: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.features = features
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return the features [B, F]."""
+        return self.backbone((images_BCHW - self.mean) / self.std)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose evaluation mode is one multiply-add.
+
+    Deviates: from torch only in speed. Its own evaluation path leaves the channels-last layout in the
+        backward pass, which attacks take at every noise step; on a CPU that costs a third of the step.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x_BCHW)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x_BCHW * scale[:, None, None] + shift[:, None, None]
+
+
+def relu_head(features: int, hidden: int, out: int) -> nn.Sequential:
+    """Build the projector of SimCLR and MoCo v2: linear, ReLU, linear, no batch norm.
+
+    Source: Chen et al. 2020 (SimCLR), section 4.2; the official code uses it with 512-512-128.
+    """
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+
+
+def initialize_(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Draw every weight of a network from one stream, in the order of its modules.
+
+    Convolutions: Kaiming normal, fan-out, as torchvision's ResNet. Linear layers: torch's own default,
+    uniform within 1 / sqrt(fan_in). Batch norm: weight 1, bias 0.
+
+    Raises:
+        TypeError: a module has parameters that none of the rules covers.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
+        elif list(module.parameters(recurse=False)):
+            raise TypeError(f"no rule to initialise {name!r}, a {type(module).__name__}")
+    return network

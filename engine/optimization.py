@@ -1,0 +1,53 @@
+"""Optimizers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def sgd(parameters: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Build stochastic gradient descent as every experiment of the paper uses it (no Nesterov, no LARS)."""
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def cosine_lr(progress: float, *, lr: float, final_lr_rel: float) -> float:
+    """Return the cosine-annealed learning rate.
+
+    Units: progress from 0 (start) to 1 (end); final_lr_rel is the last rate relative to the first.
+    Source: Loshchilov & Hutter 2017, eq. 5, without restarts.
+    """
+    final = lr * final_lr_rel
+    return final + (lr - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def warmup_cosine_lr(
+    step: int, *, steps_per_epoch: int, epochs: int, warmup_epochs: int, lr: float, final_lr_rel: float
+) -> float:
+    """Return the rate of one step: linear warm-up per step, then the cosine, constant within an epoch.
+
+    Source: the official code's schedule (epochs count from 1; the warm-up starts at 0.01 and ends on the
+        cosine's value of its last epoch).
+    """
+    epoch = step // steps_per_epoch + 1
+    if epoch > warmup_epochs:
+        return cosine_lr(epoch / epochs, lr=lr, final_lr_rel=final_lr_rel)
+    start = min(0.01, lr)
+    end = cosine_lr(warmup_epochs / epochs, lr=lr, final_lr_rel=final_lr_rel)
+    return start + (end - start) * step / (warmup_epochs * steps_per_epoch)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Take one optimizer step down the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,145 @@
+"""What flows between the engine's parts, and what each group of plugins provides.
+
+Shapes: N images of a data set, C channels, H x W pixels; ``u8`` tensors hold eight-bit pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from engine.views import Views
+
+Progress = Callable[[int, int, str], None]
+"""Report progress: steps done, steps in all, a short note."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one size.
+
+    Shapes: images_u8 uint8 [N, 3, H, W], labels int64 [N]; names holds one label an entry.
+    """
+
+    images_u8: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> ImageSet:
+        return ImageSet(self.images_u8[rows], self.labels[rows], self.class_names)
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the images on a device, still in eight bits."""
+        return ImageSet(self.images_u8.to(device), self.labels.to(device), self.class_names)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set's two halves."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a network must know of the images it will see: their statistics and classes."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Poison:
+    """What an attack returns.
+
+    Shapes: delta float [N, 3, H, W] (granularity ``sample``) or [classes, 3, H, W] (``class``).
+    Units: [0, 1] pixel range.
+    """
+
+    delta: Tensor
+    granularity: str
+    image_views: int = 0
+    """How many augmented images were sent forwards and backwards: the attack's cost."""
+
+
+class Victim(ABC):
+    """A learner: a network, its views, and a loss of them.
+
+    ``loss`` is pure: it changes no weight, buffer or queue except batch-norm statistics in training
+    mode. Momentum networks and queues move in ``after_step`` alone, which the training loop calls after
+    each optimizer step.
+    """
+
+    network: nn.Module
+    """What the optimizer trains. Its ``encoder`` is what a probe judges."""
+    views: Views
+    num_views: int
+
+    @property
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The part that is kept after pretraining: images [B, 3, H, W] to features [B, F]."""
+
+    @abstractmethod
+    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Return the scalar loss of ``num_views`` views [B, 3, H, W] of a batch with labels [B]."""
+
+    def after_step(self) -> None:  # noqa: B027  most learners have nothing to move
+        """Update what moves without a gradient."""
+
+
+class Attack(Protocol):
+    """A way to make a poison."""
+
+    def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
+        """Return the perturbation of a training set."""
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What an attack is given beside the images.
+
+    Shapes: perturbed bool [N] says which images may change.
+    """
+
+    source: Source
+    init: str | Poison
+    """Where the noise starts: ``zero``, ``uniform`` inside the ball, or another poison."""
+    perturbed: Tensor
+    executor: Executor
+    progress: Progress
+
+
+class Defense(Protocol):
+    """What a victim does against poison."""
+
+    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
+        """Change the training set once, before training."""
+
+    def on_view(self, view_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Change one augmented view of a batch."""
+
+
+class Executor(Protocol):
+    """Where a stage runs."""
+
+    device: torch.device
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network to the device, in the layout's memory format, and return it."""
+
+    def run(self) -> AbstractContextManager[None]:
+        """Prepare the process for a stage, and clean up after it."""
+

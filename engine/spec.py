@@ -1,0 +1,177 @@
+"""The vocabulary of spec files: strict, frozen models and the number types that YAML may spell.
+
+Plugins derive their own ``Spec`` from the group classes below. A spec is parsed once, never changed.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+NAME_PATTERN = r"^[a-z0-9_]+$"
+FRACTION_PATTERN = r"^\s*\d+(\.\d+)?\s*/\s*\d+\s*$"
+
+
+def _parse_fraction(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(Fraction(value.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is neither a number nor a fraction such as 8/255") from None
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_parse_fraction),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": FRACTION_PATTERN}]}),
+]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+RGB = tuple[float, float, float]
+
+
+class Spec(BaseModel):
+    """A declared thing: no unknown keys, no coercion, no change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class ViewsSpec(Spec):
+    """A distribution over augmented views; the defaults are the paper's CIFAR views.
+
+    Source: official code, torchvision transforms of both attacker and victim (no blur).
+    """
+
+    size: Positive
+    crop_scale: tuple[Unit, Unit] | None = (0.2, 1.0)
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    flip: Unit = 0.5
+    jitter: tuple[Unit, Unit, Unit, Annotated[float, Field(ge=0, le=0.5)]] = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: Unit = 0.8
+    grayscale: Unit = 0.2
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ViewsSpec:
+        for field in ("crop_scale", "crop_ratio"):
+            bounds = getattr(self, field)
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"{field}: must be [low, high], given {list(bounds)}")
+        return self
+
+
+class DatasetSpec(Spec):
+    """What every data set declares: its pixels' statistics, and optionally a subset and a resize."""
+
+    kind: str
+    mean: RGB = (0.5, 0.5, 0.5)
+    std: RGB = (0.25, 0.25, 0.25)
+    image_size: Annotated[int, Field(ge=8)]
+    train_per_class: Positive | None = None
+    test_per_class: Positive | None = None
+    subset_seed: int = 0
+
+
+class AttackSpec(Spec):
+    """What every attack declares."""
+
+    kind: str
+    epsilon: Annotated[Number, Field(ge=0, le=127 / 255)]
+    poison_fraction: Unit = 1.0
+    # 'truncate' is the official code's conversion; a pixel can then miss the budget by one grey level.
+    quantization: Literal["round", "truncate"] = "round"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class BackboneSpec(Spec):
+    """What every backbone declares."""
+
+    kind: str
+
+    @property
+    def smallest_size(self) -> int:
+        """Return the smallest image side that leaves the last feature map one pixel."""
+        return 1
+
+
+class VictimSpec(Spec):
+    """What every learner declares: how it is trained. The defaults are the paper's CIFAR protocol.
+
+    Source: He, Zha & Katabi 2023, appendix B.2 and Table 9; official code for warm-up and final rate.
+    """
+
+    kind: str
+    backbone: BackboneSpec
+    views: ViewsSpec
+    epochs: Positive = 1000
+    batch_size: Annotated[int, Field(ge=2)] = 512
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Unit = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    final_lr_rel: Unit = 1e-3
+
+    @model_validator(mode="after")
+    def _fits(self) -> VictimSpec:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: must be less than epochs ({self.epochs}), given {self.warmup_epochs}")
+        if self.views.size < self.backbone.smallest_size:
+            raise ValueError(
+                f"views.size: given {self.views.size}, but this {self.backbone.kind} "
+                f"takes images of {self.backbone.smallest_size} pixels or more"
+            )
+        return self
+
+
+class DefenseSpec(Spec):
+    """What every defense declares."""
+
+    kind: str
+
+
+class ExecutorSpec(Spec):
+    """What every layout declares: where a stage runs. No result depends on it."""
+
+    kind: str
+
+
+class LinearProbeSpec(Spec):
+    """The linear probe; the defaults are the paper's CIFAR protocol.
+
+    Source: He, Zha & Katabi 2023, appendix B.2; views from the official code.
+    """
+
+    epochs: Positive = 100
+    batch_size: Positive = 512
+    lr: Annotated[float, Field(gt=0)] = 1.0
+    momentum: Unit = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    milestones: tuple[Positive, ...] = (60, 75, 90)
+    decay: Unit = 0.2
+    crop_scale: tuple[Unit, Unit] = (0.2, 1.0)
+    # How many augmented copies of the training set are encoded; epochs cycle over them. The paper
+    # redraws at every epoch: as many copies as epochs.
+    copies: Positive = 100
+    select: Literal["last", "best"] = "last"
+
+
+class KnnProbeSpec(Spec):
+    """Weighted k-nearest-neighbour classification of features.
+
+    Source: Wu et al. 2018, section 3.4 (weights exp(cosine / temperature)).
+    """
+
+    k: Positive = 20
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+
+
+class ProbeSpec(Spec):
+    """How an encoder is judged."""
+
+    train_set: Literal["clean", "poisoned"] = "clean"
+    linear: LinearProbeSpec = LinearProbeSpec()
+    knn: KnnProbeSpec = KnnProbeSpec()

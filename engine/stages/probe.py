@@ -1,0 +1,91 @@
+"""Probe: judge one encoder on one downstream data set; floor: judge the untrained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from engine import plugins
+from engine.artifacts import read_poison
+from engine.artifacts.encoder import read_encoder
+from engine.artifacts.files import write_json
+from engine.errors import EngineError
+from engine.progress import progress_of
+from engine.protocols import Executor, Source, Split
+from engine.spec import ProbeSpec
+from engine.specfiles import load
+from engine.stages.inputs import load_dataset, load_executor, numerics, source_of
+from engine.stages.pretrain import fresh_victim
+from engine.study import Cell, floor_path, poison_path
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def probe(cell: Cell, downstream: str, protocol: str, layout: str) -> Path:
+    """Judge the cell's encoder and return the file of its accuracies."""
+    spec: ProbeSpec = load("probes", protocol)
+    executor = load_executor(layout)
+    state, about = read_encoder(cell.encoder)
+    _, split = load_dataset(downstream)
+    if spec.train_set == "poisoned":
+        if downstream != cell.dataset:
+            raise EngineError(
+                f"specs/probes/{protocol}.yaml probes on the poisoned training set, "
+                f"which {downstream!r} does not have; only {cell.dataset!r} does"
+            )
+        split = Split(read_poison(poison_path(cell.dataset, cell.poison)).images, split.test)
+    backbone_spec = TypeAdapter(plugins.spec_of("backbones")).validate_python(
+        about["victim"]["spec"]["backbone"], strict=False
+    )
+    encoder = plugins.build("backbones", backbone_spec, source=Source(**about["source"]))
+    encoder.load_state_dict(state)
+    target = cell.probe(downstream)
+    title = f"probe {cell.key} on {downstream}"
+    write_json(target, _accuracies(encoder, split, spec, executor, seed=cell.seed, title=title))
+    return target
+
+
+def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, layout: str) -> Path:
+    """Judge the encoder that a seed starts from, before any training, and return its file.
+
+    What training gains over this floor is what a poison can take away.
+    """
+    spec: ProbeSpec = load("probes", protocol)
+    executor = load_executor(layout)
+    dataset_spec, pretraining = load_dataset(dataset)
+    split = pretraining if downstream == dataset else load_dataset(downstream)[1]
+    source = source_of(dataset_spec, pretraining)
+    encoder = fresh_victim(load("victims", victim), source, seed).encoder
+    target = floor_path(dataset, victim, seed, downstream)
+    title = f"floor {victim}-{seed} on {downstream}"
+    write_json(target, _accuracies(encoder, split, spec, executor, seed=seed, title=title))
+    return target
+
+
+def _accuracies(
+    encoder: nn.Module, split: Split, spec: ProbeSpec, executor: Executor, *, seed: int, title: str
+) -> dict[str, Any]:
+    from engine.training.probe import LinearProbe, encode, knn_accuracy, linear_accuracy
+
+    with executor.run(), progress_of(title) as progress:
+        executor.place(encoder)
+        train, test = split.train.to(executor.device), split.test.to(executor.device)
+        features = [encode(encoder, half.images_u8, None, None) for half in (train, test)]
+        knn = knn_accuracy(
+            features[0], train.labels, features[1], test.labels, k=spec.knn.k, temperature=spec.knn.temperature
+        )
+        progress(1, 2, f"kNN {knn:.1%}")
+        linear = linear_accuracy(encoder, Split(train, test), probe=LinearProbe(**spec.linear.model_dump()), seed=seed)
+        progress(2, 2, f"kNN {knn:.1%}, linear {linear:.1%}")
+    return {
+        "linear": round(100 * linear, 4),
+        "knn": round(100 * knn, 4),
+        "train_set": spec.train_set,
+        "select": spec.linear.select,
+        "train_images": len(train),
+        "test_images": len(test),
+        "numerics": numerics("probe"),
+    }

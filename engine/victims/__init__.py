@@ -1,0 +1,1 @@
+"""Learners that train on the released images: one file, one algorithm."""

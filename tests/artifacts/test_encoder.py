@@ -1,0 +1,49 @@
+"""An encoder survives its way to disk, and what cannot be read says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.artifacts import ArtifactError
+from engine.artifacts.encoder import read_encoder, write_encoder
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def state() -> dict[str, torch.Tensor]:
+    return {"weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7)}
+
+
+def test_what_is_read_is_what_was_written() -> None:
+    write_encoder(Path("e.safetensors"), state(), {"seed": 3, "victim": {"name": "x"}})
+    back, about = read_encoder(Path("e.safetensors"))
+    assert {name: tensor.tolist() for name, tensor in back.items()} == {
+        name: tensor.tolist() for name, tensor in state().items()
+    }
+    assert (about["seed"], about["victim"]) == (3, {"name": "x"})
+
+
+def test_the_same_inputs_give_the_same_bytes() -> None:
+    about = {"b": 1, "a": {"d": 2, "c": 3}, "seed": 0}
+    for name in ("one", "two"):
+        write_encoder(Path(name), state(), about)
+    assert Path("one").read_bytes() == Path("two").read_bytes()
+
+
+def test_missing_damaged_and_foreign_files_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="does not exist"):
+        read_encoder(Path("e"))
+    Path("e").write_bytes(b"\x80\x04not safetensors")
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_encoder(Path("e"))
+    from safetensors.torch import save_file
+
+    save_file(state(), "e")
+    with pytest.raises(ArtifactError, match="format None"):
+        read_encoder(Path("e"))

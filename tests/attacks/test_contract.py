@@ -1,0 +1,116 @@
+"""What every attack promises, whatever its kind: each is run through the stage that releases its poison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine import plugins
+from engine.artifacts import ReleasedPoison, read_poison
+from engine.protocols import ImageSet, Split
+from engine.spec import DatasetSpec
+from engine.stages import generate as stage
+from engine.stages.validate import validate
+
+KINDS = plugins.kinds("attacks")
+CLASSES, PER_CLASS, SIZE = 3, 8, 8
+
+SMALL = {
+    "clean": {},
+    "random_noise": {"epsilon": "8/255"},
+    "contrastive_poisoning": {
+        "epsilon": "8/255",
+        "granularity": "sample",
+        "rounds": 1,
+        "model_steps": 1,
+        "noise_steps": 4,
+        "pgd_steps": 1,
+        "surrogate": {
+            "kind": "simclr",
+            "backbone": {"kind": "resnet18", "width": 4, "stages": [1]},
+            "views": {"size": SIZE},
+            "batch_size": 6,
+        },
+    },
+}
+"""The smallest settings of each kind; the only place where a kind is named."""
+
+
+def images() -> Split:
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 256, (CLASSES * PER_CLASS, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    pixels[0], pixels[1] = 0, 255  # the budget must hold where it meets the pixel range
+    train = ImageSet(pixels, torch.arange(CLASSES).repeat(PER_CLASS), ("a", "b", "c"))
+    return Split(train, train)
+
+
+@pytest.fixture
+def release(project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the stage for one attack spec on twenty-four random images."""
+    spec = DatasetSpec(kind="random", image_size=SIZE)
+    monkeypatch.setattr(stage, "load_dataset", lambda name: (spec, images()))
+    validate("quickstart")
+
+    def run(kind: str, name: str = "p", init: str = "zero", **changes: Any) -> ReleasedPoison:
+        values = {"kind": kind, **SMALL[kind], **changes}
+        Path(f"specs/attacks/under_test_{name}.yaml").write_text(json.dumps(values))
+        (Path("artifacts") / "scenes" / "poison").mkdir(parents=True, exist_ok=True)
+        return read_poison(stage.generate("scenes", name, f"under_test_{name}", init, "local"))
+
+    return run
+
+
+def test_every_kind_has_its_smallest_settings() -> None:
+    assert set(SMALL) == set(KINDS)
+    assert len(KINDS) >= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestContract:
+    def test_the_budget_holds_in_eight_bits_and_labels_stay(self, release: Any, kind: str) -> None:
+        released, clean = release(kind), images().train
+        difference = (released.images.images_u8.int() - clean.images_u8.int()).abs()
+        assert difference.max() <= round(released.manifest["epsilon"] * 255)
+        assert released.manifest["max_difference_levels"] == difference.max()
+        assert torch.equal(released.images.labels, clean.labels)
+        assert released.images.class_names == clean.class_names
+
+    def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(self, release: Any, kind: str) -> None:
+        first, again = release(kind, "one").manifest["files"], release(kind, "two").manifest["files"]
+        assert first == again
+        other = release(kind, "three", seed=1).manifest
+        if other["epsilon"] > 0:
+            assert other["files"] != first
+
+    def test_a_fraction_leaves_the_other_images_as_they_are(self, release: Any, kind: str) -> None:
+        released, clean = release(kind, poison_fraction=0.25), images().train
+        assert released.perturbed.sum() == CLASSES * PER_CLASS * 0.25
+        assert torch.bincount(clean.labels[released.perturbed]).tolist() == [PER_CLASS * 0.25] * CLASSES
+        untouched = ~released.perturbed
+        assert torch.equal(released.images.images_u8[untouched], clean.images_u8[untouched])
+
+    def test_its_spec_says_which_granularity_it_makes(self, release: Any, kind: str) -> None:
+        manifest = release(kind).manifest
+        assert manifest["granularity"] == manifest["attack"]["spec"]["granularity"]
+
+
+def test_released_images_are_the_clean_ones_plus_the_stored_levels(release: Any) -> None:
+    released, clean = release("random_noise", granularity="class"), images().train
+    levels = (released.poison.delta * 255).round().int()[clean.labels]
+    expected = (clean.images_u8.int() + levels).clamp(0, 255)
+    assert torch.equal(released.images.images_u8.int(), expected)
+
+
+def test_a_poison_starts_from_another(release: Any) -> None:
+    release("random_noise", "first", granularity="class")
+    still = {"rounds": 1, "model_steps": 1, "noise_steps": 1, "pgd_steps": 1, "step_size_rel": 1e-6}
+    second = release("contrastive_poisoning", "second", init="first", **still)
+    first = read_poison(Path("artifacts/scenes/poison/first"))
+    clean = images().train
+    assert torch.allclose(second.poison.delta, first.poison.delta[clean.labels], atol=1e-6)
+
+

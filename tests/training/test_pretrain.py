@@ -1,0 +1,207 @@
+"""The pretraining loop, with a tiny SimCLR and with a learner that records what is done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.backbones import resnet18
+from engine.defenses import none
+from engine.errors import EngineError
+from engine.optimization import warmup_cosine_lr
+from engine.protocols import ImageSet, Source, Victim
+from engine.randomness import stream
+from engine.spec import ViewsSpec
+from engine.training.pretrain import Recipe, TrainingDiverged, draw_views, pretrain
+from engine.victims import simclr
+from engine.views import Views
+
+RECIPE = Recipe(
+    epochs=3, batch_size=8, lr=0.2, momentum=0.9, weight_decay=1e-4, warmup_epochs=1, final_lr_rel=1e-3
+)
+WHOLE = Views(8, None, (1.0, 1.0), 0.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0)
+NO_DEFENSE = none.build(none.Spec(kind="none"))
+
+
+def quiet(done: int, total: int, note: str) -> None:
+    """Report nothing."""
+
+
+def image_set(count: int = 20, size: int = 16) -> ImageSet:
+    images = torch.randint(0, 256, (count, 3, size, size), generator=stream(0, "images"), dtype=torch.uint8)
+    return ImageSet(images, torch.arange(count) % 2, ("a", "b"))
+
+
+class Recorder(Victim):
+    """A linear learner that counts its calls; its loss is 50 w^2, plus what the views say."""
+
+    num_views = 3
+    views = WHOLE
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.network = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.network.weight, weight)
+        self.weights_after_steps: list[float] = []
+        self.losses: list[tuple[list[Tensor], Tensor]] = []
+        self.was_training: list[bool] = []
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.network
+
+    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
+        self.losses.append((list(views), labels))
+        self.was_training.append(self.network.training)
+        return 50 * self.network.weight.square().sum() + 0 * sum(view.sum() for view in views)
+
+    def after_step(self) -> None:
+        self.weights_after_steps.append(self.network.weight.item())
+
+
+class Marker:
+    """A defense that writes the number of its call into the view."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.generators: set[int] = set()
+
+    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
+        raise AssertionError("the data set is changed before training, not by the loop")
+
+    def on_view(self, view_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        self.calls += 1
+        return torch.full_like(view_BCHW, self.calls)
+
+
+def tiny_simclr(seed: int = 0) -> simclr.SimCLR:
+    spec = simclr.Spec(
+        kind="simclr",
+        backbone=resnet18.Spec(kind="resnet18", width=4, stages=(1,), stem="cifar_stride2"),
+        views=ViewsSpec(size=16),
+        projector_hidden=8,
+        projector_out=8,
+    )
+    source = Source(mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=2)
+    return simclr.build(spec, source=source, generator=stream(seed, "weights"))
+
+
+def train(victim: Victim, *, seed: int = 0, defense=NO_DEFENSE, images: ImageSet | None = None, **changes):
+    images = image_set() if images is None else images
+    recipe = replace(RECIPE, **changes)
+    return pretrain(victim, images, recipe=recipe, defense=defense, seed=seed, progress=quiet)
+
+
+def test_pretraining_lowers_the_loss_of_the_same_views() -> None:
+    victim, images = tiny_simclr(), image_set()
+
+    def loss_of_fixed_views() -> float:
+        views = draw_views(victim, images.images_u8, NO_DEFENSE, stream(0, "fixed"))
+        with torch.no_grad():
+            return victim.loss(views, images.labels).item()
+
+    victim.network.train()
+    before = loss_of_fixed_views()
+    curve = train(victim, epochs=15)
+    victim.network.train()  # batch statistics before and after: the running ones lag behind
+    assert loss_of_fixed_views() < before - 0.2
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_pretraining_is_a_function_of_its_seed_to_the_bit() -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        victim = tiny_simclr()
+        curve = train(victim, seed=seed)
+        runs.append((curve, victim.network.state_dict()))
+    (curve, state), (same_curve, same_state), (other_curve, other_state) = runs
+    assert same_curve == curve
+    assert all(torch.equal(same_state[name], value) for name, value in state.items())
+    assert other_curve != curve
+    assert not torch.equal(other_state["projector.0.weight"], state["projector.0.weight"])
+
+
+def test_the_global_random_state_plays_no_part() -> None:
+    curves = []
+    for global_seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(global_seed)
+            curves.append(train(tiny_simclr()))
+            assert torch.initial_seed() == global_seed
+    assert curves[0] == curves[1]
+
+
+def test_every_step_is_followed_by_one_after_step() -> None:
+    victim = Recorder()
+    train(victim, weight_decay=0.0, momentum=0.0, lr=0.001, epochs=3, warmup_epochs=0, final_lr_rel=1.0)
+    assert len(victim.losses) == 3 * (20 // 8)
+    # The gradient is 100 w: each step leaves 0.9 of the weight, and after_step sees the weight after it.
+    assert victim.weights_after_steps == pytest.approx([0.9**step for step in range(1, 7)], rel=1e-5)
+
+
+def test_the_network_trains_in_training_mode_and_is_left_in_evaluation_mode() -> None:
+    victim = Recorder()
+    victim.network.eval()
+    train(victim, lr=1e-3)
+    assert victim.was_training == [True] * 6
+    assert not victim.network.training
+
+
+def test_the_defense_sees_every_view_and_the_learner_sees_only_defended_ones() -> None:
+    victim, defense = Recorder(), Marker()
+    train(victim, defense=defense, lr=1e-3)
+    assert defense.calls == 6 * Recorder.num_views
+    seen = [view.unique().item() for views, _ in victim.losses for view in views]
+    assert seen == list(range(1, 19))
+
+
+def test_an_epoch_visits_whole_batches_of_distinct_images_in_a_new_order() -> None:
+    victim = Recorder()
+    levels = torch.arange(20, dtype=torch.uint8)
+    images = ImageSet(levels[:, None, None, None].expand(20, 3, 8, 8), torch.arange(20), tuple("abcdefghijklmnopqrst"))
+    train(victim, images=images, lr=1e-3)
+    visits = [labels for _, labels in victim.losses]
+    epochs = [torch.cat(visits[start : start + 2]).tolist() for start in (0, 2, 4)]
+    assert all(len(set(epoch)) == 16 for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 3
+    # Labels and images of a batch belong together, and eight bits arrive as [0, 1].
+    for views, labels in victim.losses:
+        torch.testing.assert_close(views[0][:, 0, 0, 0], labels / 255)
+
+
+def test_the_recorded_rate_is_the_schedules_at_the_end_of_each_epoch() -> None:
+    victim = Recorder()
+    reports = []
+    curve = pretrain(
+        victim,
+        image_set(),
+        recipe=replace(RECIPE, lr=1e-3),
+        defense=NO_DEFENSE,
+        seed=0,
+        progress=lambda done, total, note: reports.append((done, total, note)),
+    )
+    schedule = {"steps_per_epoch": 2, "epochs": 3, "warmup_epochs": 1, "lr": 1e-3, "final_lr_rel": 1e-3}
+    assert [entry["epoch"] for entry in curve] == [1, 2, 3]
+    assert [entry["lr"] for entry in curve] == [warmup_cosine_lr(step, **schedule) for step in (1, 3, 5)]
+    assert [(done, total) for done, total, _ in reports] == [(1, 3), (2, 3), (3, 3)]
+    assert f"{curve[-1]['loss']:.3f}" in reports[-1][2]
+
+
+def test_the_recorded_loss_is_the_mean_over_the_epochs_steps() -> None:
+    victim = Recorder()
+    curve = train(victim, weight_decay=0.0, momentum=0.0, lr=0.001, epochs=1, warmup_epochs=0, final_lr_rel=1.0)
+    assert curve[0]["loss"] == pytest.approx(50 * (1 + 0.9**2) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("start", [1.0, float("nan")], ids=["infinite", "not a number"])
+def test_a_loss_that_is_not_finite_stops_the_run(start: float) -> None:
+    with pytest.raises(TrainingDiverged, match="in epoch 1; lower the learning rate"):
+        train(Recorder(start), lr=1e30, warmup_epochs=0)
+
+
+def test_fewer_images_than_a_batch_are_refused() -> None:
+    with pytest.raises(EngineError, match="7 images are fewer than one batch of 8"):
+        train(Recorder(), images=image_set(7))

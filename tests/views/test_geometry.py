@@ -1,0 +1,186 @@
+"""Crop, resize and flip: the boxes against torchvision's sampler, the pixels against Pillow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as TF
+
+from engine.randomness import stream
+from engine.views.geometry import crop_matrices, resample, resize_weights, sample_boxes
+
+Photograph = Callable[[int, int, int], Tensor]
+
+DRAWS = 3000
+# Two-sample Kolmogorov-Smirnov at significance 1e-3: 1.949 sqrt((n + m) / (n m)); conservative for whole numbers.
+KS_BOUND = 1.949 * math.sqrt(2 / DRAWS)
+
+
+def ks_distance(one: Tensor, other: Tensor) -> float:
+    """Return the largest gap between two samples' distribution functions."""
+    points = torch.cat([one, other]).unique()
+    gaps = [torch.searchsorted(s.sort().values, points, right=True) / len(s) for s in (one, other)]
+    return (gaps[0] - gaps[1]).abs().max().item()
+
+
+def torchvision_boxes(size_HW: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+    image = torch.empty(3, *size_HW)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch.tensor([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(DRAWS)])
+
+
+@pytest.mark.parametrize(
+    ("size_HW", "scale", "ratio"),
+    [
+        ((32, 32), (0.2, 1.0), (3 / 4, 4 / 3)),
+        # Here about half of the tries do not fit and the ten of them matter, and height differs from width.
+        ((24, 40), (0.3, 1.0), (0.3, 1.2)),
+        # Most draws end in the central box.
+        ((20, 60), (0.7, 0.9), (0.5, 2.0)),
+    ],
+)
+def test_crop_boxes_have_torchvisions_distribution(
+    size_HW: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    ours = sample_boxes(stream(0, "boxes"), DRAWS, size_HW, scale=scale, ratio=ratio)
+    theirs = torchvision_boxes(size_HW, scale, ratio)
+    for boxes in (ours, theirs):
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] >= 1).all()
+        assert (boxes[:, :2] + boxes[:, 2:] <= torch.tensor(size_HW)).all()
+    statistics: dict[str, Callable[[Tensor], Tensor]] = {
+        "top": lambda b: b[:, 0],
+        "left": lambda b: b[:, 1],
+        "height": lambda b: b[:, 2],
+        "width": lambda b: b[:, 3],
+        "area": lambda b: b[:, 2] * b[:, 3],
+        "log ratio": lambda b: (b[:, 3] / b[:, 2]).log(),
+        "bottom margin less top margin": lambda b: size_HW[0] - b[:, 2] - 2 * b[:, 0],
+        "right margin less left margin": lambda b: size_HW[1] - b[:, 3] - 2 * b[:, 1],
+    }
+    distances = {name: ks_distance(of(ours).float(), of(theirs).float()) for name, of in statistics.items()}
+    assert {name: d for name, d in distances.items() if d > KS_BOUND} == {}
+
+
+def test_a_crops_position_is_uniform_over_all_places_where_it_fits() -> None:
+    boxes = sample_boxes(stream(0, "boxes"), 20_000, (8, 9), scale=(0.5, 0.5), ratio=(1.0, 1.0))
+    assert boxes[:, 2:].unique(dim=0).tolist() == [[6, 6]]
+    cells, counts = boxes[:, :2].unique(dim=0, return_counts=True)
+    assert len(cells) == 3 * 4
+    expected = 20_000 / 12
+    # Chi-square with 11 degrees of freedom at significance 1e-3.
+    assert ((counts - expected) ** 2 / expected).sum() < 31.26
+
+
+@pytest.mark.parametrize(
+    ("size_HW", "expected"),
+    [
+        # A whole-area crop of such an image never fits the ratios: the central box, with the nearest ratio.
+        ((10, 100), [0, 43, 10, 13]),  # width round(10 * 4 / 3) = 13
+        ((100, 10), [43, 0, 13, 10]),  # height round(10 / (3 / 4)) = 13
+    ],
+)
+def test_after_ten_misses_the_box_is_central_with_the_nearest_ratio(
+    size_HW: tuple[int, int], expected: list[int]
+) -> None:
+    boxes = sample_boxes(stream(0, "boxes"), 50, size_HW, scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3))
+    assert boxes.tolist() == [expected] * 50
+
+
+def test_after_ten_misses_an_image_of_an_allowed_ratio_is_kept_whole() -> None:
+    # Four times the area never fits.
+    boxes = sample_boxes(stream(0, "boxes"), 50, (30, 32), scale=(4.0, 4.0), ratio=(3 / 4, 4 / 3))
+    assert boxes.tolist() == [[0, 0, 30, 32]] * 50
+
+
+SIZES = [
+    pytest.param(32, 32, 32, id="enlarging crops of 32 x 32"),
+    pytest.param(16, 16, 40, id="enlarging 16 x 16 to 40 x 40"),
+    pytest.param(64, 64, 32, id="64 to 32"),
+    pytest.param(40, 56, 24, id="40 x 56 to 24"),
+    pytest.param(224, 224, 32, id="224 to 32"),
+]
+
+
+def crops_of(image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes of all shapes, some flipped, and the crops that we make of a float image."""
+    height, width = image.shape[1:]
+    drawn = sample_boxes(stream(0, "boxes"), 12, (height, width), scale=(0.05, 1.0), ratio=(0.5, 2.0))
+    corners = torch.tensor([[0, 0, height, width], [height - 1, width - 1, 1, 1], [0, 2, height, 1], [3, 0, 5, width]])
+    boxes = torch.cat([drawn, corners])
+    flip = torch.arange(len(boxes)) % 2 == 1
+    rows, columns = crop_matrices(boxes, flip, (height, width), size)
+    return boxes, flip, resample(image.expand(len(boxes), -1, -1, -1), rows, columns)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_crops_are_pillows_up_to_its_rounding(photograph: Photograph, height: int, width: int, size: int) -> None:
+    image = photograph(0, height, width)
+    boxes, flip, crops = crops_of(image.float() / 255, size)
+    differences = []
+    for box, flipped, crop in zip(boxes.tolist(), flip.tolist(), crops, strict=True):
+        pillow = TF.resized_crop(TF.to_pil_image(image), *box, [size, size])
+        pillow = TF.hflip(pillow) if flipped else pillow
+        differences.append(255 * crop - TF.pil_to_tensor(pillow))
+    difference = torch.stack(differences)
+    # Pillow rounds after its horizontal pass (half a level, which the vertical pass averages but cannot
+    # enlarge) and after its vertical pass (half a level more). Its fixed-point weights have 22 bits.
+    assert difference.abs().max() <= 1 + 1e-3
+    # Rounding has no preferred direction; Pillow rounds halves up, which enlarging makes common.
+    assert difference.mean().abs() < 0.1
+    assert difference.square().mean().sqrt() < 0.5
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_crops_are_torchvisions_antialiased_float_crops(
+    photograph: Photograph, height: int, width: int, size: int
+) -> None:
+    image = photograph(1, height, width).float() / 255
+    boxes, flip, crops = crops_of(image, size)
+    for box, flipped, crop in zip(boxes.tolist(), flip.tolist(), crops, strict=True):
+        expected = TF.resized_crop(image, *box, [size, size], antialias=True)
+        expected = TF.hflip(expected) if flipped else expected
+        torch.testing.assert_close(crop, expected, atol=2e-6, rtol=0)
+
+
+def test_the_whole_image_at_its_own_size_is_the_image_to_the_bit(photograph: Photograph) -> None:
+    image = photograph(2, 32, 32).float()[None] / 255
+    whole = torch.tensor([[0, 0, 32, 32]])
+    for flip in (False, True):
+        crop = resample(image, *crop_matrices(whole, torch.tensor([flip]), (32, 32), 32))
+        assert torch.equal(crop, image.flip(3) if flip else image)
+
+
+def test_a_crop_does_not_see_the_pixels_around_it(photograph: Photograph) -> None:
+    image = photograph(3, 24, 24).float()[None] / 255
+    outside = torch.ones(1, 1, 24, 24, dtype=torch.bool)
+    outside[..., 5:15, 7:19] = False
+    matrices = crop_matrices(torch.tensor([[5, 7, 10, 12]]), torch.tensor([False]), (24, 24), 16)
+    assert torch.equal(resample(image, *matrices), resample(image.masked_fill(outside, 9.0), *matrices))
+
+
+def test_resize_weights_are_a_mean_of_the_crops_pixels() -> None:
+    weights = resize_weights(torch.tensor([0, 5, 9]), torch.tensor([30, 3, 1]), source=30, target=7)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 7))
+
+
+def test_halving_weights_are_the_triangle_filter_by_hand() -> None:
+    # Scale 2, support 2: taps at distances 1.5, 0.5, 0.5, 1.5 weigh 1 : 3 : 3 : 1; the border renormalises.
+    weights = resize_weights(torch.tensor([0]), torch.tensor([8]), source=8, target=4)[0]
+    torch.testing.assert_close(weights[1], torch.tensor([0, 1, 3, 3, 1, 0, 0, 0]) / 8)
+    torch.testing.assert_close(weights[0], torch.tensor([3, 3, 1, 0, 0, 0, 0, 0]) / 7)
+
+
+@pytest.mark.parametrize("size", [4, 9], ids=["shrinking", "enlarging"])
+def test_crops_have_their_numerical_gradient(size: int) -> None:
+    images = torch.rand(2, 3, 6, 7, generator=stream(0, "images"), dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[0, 1, 6, 5], [2, 0, 3, 7]])
+    rows, columns = crop_matrices(boxes, torch.tensor([False, True]), (6, 7), size)
+    assert torch.autograd.gradcheck(lambda x: resample(x, rows.double(), columns.double()), images)
