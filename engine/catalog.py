@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from engine import plugins
 from engine.params import Params
-from engine.specfiles import GROUPS, Document, model_of, names, file_of, read_document
+from engine.specfiles import GROUPS, Document, file_of, model_of, names, read_document
 from engine.study import StudyFile
 
 SCHEMAS = Path("schemas")
@@ -39,12 +39,11 @@ def catalog() -> dict[str, dict[str, Any]]:
     """Return {group: {kind: {card fields, "names": [...]}}} for every group that has kinds."""
     found: dict[str, dict[str, Any]] = {}
     for group in plugins.PACKAGES:
-        kinds = {kind: {**card(group, kind), "names": []} for kind in plugins.kinds(group)}
-        for name in names(group):
-            kind = _kind_in(read_document(file_of(group, name)))
-            if kind in kinds:
-                kinds[kind]["names"].append(name)
-        found[group] = kinds
+        declared = {name: _kind_in(read_document(file_of(group, name))) for name in names(group)}
+        found[group] = {
+            kind: {**card(group, kind), "names": [name for name in declared if declared[name] == kind]}
+            for kind in plugins.kinds(group)
+        }
     found["probes"] = {"probe": {"Summary": "How an encoder is judged.", "names": list(names("probes"))}}
     found["studies"] = {"study": {"Summary": "A grid of cells.", "names": list(names("studies"))}}
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,7 +31,9 @@ STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_]+)(\.yaml\b)", re.MULT
 
 
 @app.command()
-def validate(study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "") -> None:
+def validate(
+    study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "",
+) -> None:
     """Check every spec and every cell; list every fault with its file, line and column."""
     from engine.stages.validate import validate
 
@@ -101,7 +104,9 @@ def report(study: Annotated[str, typer.Option(help="A name under specs/studies; 
 
 
 @app.command()
-def study(name: Annotated[str, typer.Argument(help="A name under specs/studies; without it, print the one in use.")] = "") -> None:
+def study(
+    name: Annotated[str, typer.Argument(help="A name under specs/studies; without it, print the one in use.")] = "",
+) -> None:
     """Choose the study that `dvc repro` runs: rewrite the one line of dvc.yaml that names it."""
     from engine.study import load_study
 
@@ -115,7 +120,9 @@ def study(name: Annotated[str, typer.Argument(help="A name under specs/studies; 
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print {group: {kind: {...}}} as JSON.")] = False) -> None:
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print {group: {kind: {...}}} as JSON.")] = False,
+) -> None:
     """List every group's kinds and the names declared for them."""
     from engine.catalog import catalog
 
@@ -172,6 +179,9 @@ def main() -> None:
     """Run a command; a fault that the user can mend is a message, not a traceback."""
     from engine.errors import EngineError
 
+    # Read when torch loads. Waiting threads that spin make a training step ten times slower as soon as
+    # anything else runs on the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except EngineError as error:

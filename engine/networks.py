@@ -42,8 +42,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Normalise over the batch in training, with the running statistics otherwise."""
         if self.training:
             return super().forward(x_BCHW)
+        assert self.running_var is not None  # our networks all track their statistics
+        assert self.running_mean is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x_BCHW * scale[:, None, None] + shift[:, None, None]

@@ -18,13 +18,13 @@ class _ClipUnit(torch.autograd.Function):
     """Clip to [0, 1] with gradient 1 on the closed interval and 0 outside."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
         clipped = x.clamp(0, 1)
         ctx.save_for_backward(clipped == x)
         return clipped
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
         (inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return grad * inside
 
@@ -74,6 +74,7 @@ def quantize_levels(delta_NCHW: Tensor, *, epsilon: float) -> Tensor:
     """Round a perturbation to whole grey levels, inside the budget.
 
     Shapes: the result is int8 with the shape of ``delta_NCHW``.
+
     Raises:
         ValueError: epsilon is more than 127 levels, which int8 does not hold.
     """
@@ -107,6 +108,7 @@ def initial_delta(
     A class-wise poison starts a sample-wise attack by giving each image its class's noise.
 
     Shapes: [N, C, H, W] for granularity ``sample``, [K, C, H, W] for ``class``.
+
     Raises:
         ValueError: a class-wise attack was asked to start from sample-wise noise, or the shapes differ.
     """

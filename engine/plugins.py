@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import operator
 import pkgutil
 from types import ModuleType
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,7 +43,9 @@ def module_of(group: str, kind: str) -> ModuleType:
 def spec_of(group: str) -> Any:
     """Return the type of a group's specs: the union over its kinds, told apart by ``kind``."""
     specs = tuple(module_of(group, kind).Spec for kind in kinds(group))
-    return Annotated[Union[specs], Field(discriminator="kind")] if len(specs) > 1 else specs[0]
+    if len(specs) == 1:
+        return specs[0]
+    return Annotated[functools.reduce(operator.or_, specs), Field(discriminator="kind")]
 
 
 def build(group: str, spec: Spec, **context: Any) -> Any:

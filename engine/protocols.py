@@ -142,4 +142,3 @@ class Executor(Protocol):
 
     def run(self) -> AbstractContextManager[None]:
         """Prepare the process for a stage, and clean up after it."""
-

@@ -6,9 +6,10 @@ Plugins derive their own ``Spec`` from the group classes below. A spec is parsed
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 NAME_PATTERN = r"^[a-z0-9_]+$"
 FRACTION_PATTERN = r"^\s*\d+(\.\d+)?\s*/\s*\d+\s*$"
@@ -33,6 +34,18 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 RGB = tuple[float, float, float]
+Scale = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+def _stay_inside(path: str) -> str:
+    parts = PurePath(path).parts
+    if ".." in parts and not PurePath(path).is_absolute():
+        raise ValueError("must not leave the data root with '..'; give an absolute path instead")
+    return path
+
+
+DataPath = Annotated[str, Field(min_length=1), AfterValidator(_stay_inside)]
+"""A place below the data root (``ENGINE_DATA``, by default ``data``), or an absolute path."""
 
 
 class Spec(BaseModel):
@@ -69,7 +82,7 @@ class DatasetSpec(Spec):
 
     kind: str
     mean: RGB = (0.5, 0.5, 0.5)
-    std: RGB = (0.25, 0.25, 0.25)
+    std: Scale = (0.25, 0.25, 0.25)
     image_size: Annotated[int, Field(ge=8)]
     train_per_class: Positive | None = None
     test_per_class: Positive | None = None

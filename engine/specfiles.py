@@ -95,7 +95,9 @@ def _walk(node: Node | None, path: KeyPath, document: Document) -> None:
                 first = document.positions[here][0]
                 line, column = key.start_mark.line + 1, key.start_mark.column + 1
                 name = ".".join(map(str, here))
-                document.faults.append(Fault(document.file, line, column, name, f"is given twice; first in line {first}"))
+                document.faults.append(
+                    Fault(document.file, line, column, name, f"is given twice; first in line {first}")
+                )
                 continue
             document.positions[here] = (key.start_mark.line + 1, key.start_mark.column + 1)
             _walk(value, here, document)

@@ -73,7 +73,7 @@ def test_nt_xent_does_not_see_the_order_of_a_batch() -> None:
 
 
 def test_nt_xent_does_see_which_views_belong_together() -> None:
-    za, zb = embeddings(7, 4)
+    za, _ = embeddings(7, 4)
     mismatched = nt_xent(za, za.roll(1, 0), temperature=0.5)
     assert nt_xent(za, za, temperature=0.5) < mismatched - 0.1
 

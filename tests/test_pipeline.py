@@ -20,7 +20,7 @@ from engine.study import cells, load_study
 
 PROJECT = Path(__file__).parents[1]
 
-STAND_IN = '''
+STAND_IN = """
 import json, sys
 from pathlib import Path
 from ruamel.yaml import YAML
@@ -57,16 +57,18 @@ else:
     key = "-".join(o[axis] for axis in ("poison", "victim", "defense", "seed") if axis in o)
     if stage == "pretrain":
         poison = read(base / "poison" / o["poison"] / "data")
-        write(base / "encoder" / f"{key}.safetensors", spec("victims", o["victim"]), spec("defenses", o["defense"]), poison)
+        trained = spec("victims", o["victim"]), spec("defenses", o["defense"]), poison
+        write(base / "encoder" / f"{key}.safetensors", *trained)
         write(base / "curve" / f"{key}.csv", "curve")
     elif stage == "probe":
         encoder = read(base / "encoder" / f"{key}.safetensors")
         write(base / "probe" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), encoder)
     elif stage == "floor":
-        write(base / "floor" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), spec("victims", o["victim"]))
+        untrained = spec("victims", o["victim"])
+        write(base / "floor" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), untrained)
     else:
         sys.exit(f"unknown stage {stage}")
-'''
+"""
 
 
 class Repository:
@@ -119,14 +121,14 @@ study:
     clean: {attack: clean, init: zero}
     cp_c: {attack: cp_class, init: uniform}
     cp_s: {attack: cp_sample, init: cp_c}
-  victims: [simclr_tiny]
+  victims: [simclr_mini]
   defenses: [none]
   downstream: [scenes]
   seeds: [0]
 """
 
 
-def cell_of(poison: str, victim: str = "simclr_tiny") -> set[str]:
+def cell_of(poison: str, victim: str = "simclr_mini") -> set[str]:
     return {f"pretrain {poison} {victim} none 0", f"probe {poison} {victim} none 0 scenes"}
 
 
@@ -149,7 +151,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / ".gitignore", root / ".gitignore")
     repository.choose("small")
     everything = set().union(*(cell_of(poison) for poison in ("clean", "cp_c", "cp_s")))
-    everything |= {"generate clean", "generate cp_c", "generate cp_s", "floor simclr_tiny 0 scenes", "report"}
+    everything |= {"generate clean", "generate cp_c", "generate cp_s", "floor simclr_mini 0 scenes", "report"}
     assert repository.repro() == everything
     return root
 
@@ -167,7 +169,7 @@ def test_nothing_runs_twice(repository: Repository) -> None:
 
 def test_a_comment_and_the_order_of_keys_rerun_nothing(repository: Repository) -> None:
     repository.edit("specs/attacks/cp_sample.yaml", "rounds:", "# a remark\nrounds:")
-    victim = repository.root / "specs/victims/simclr_tiny.yaml"
+    victim = repository.root / "specs/victims/simclr_mini.yaml"
     victim.write_text("\n".join(reversed(victim.read_text().splitlines())) + "\n")
     assert repository.repro() == set()
 
@@ -191,8 +193,8 @@ def test_a_reverted_edit_comes_back_from_the_run_cache(repository: Repository) -
 
 
 def test_a_new_victim_leaves_the_other_cells_cached(repository: Repository) -> None:
-    shutil.copy(repository.root / "specs/victims/simclr_tiny.yaml", repository.root / "specs/victims/second.yaml")
-    repository.edit("specs/studies/small.yaml", "[simclr_tiny]", "[simclr_tiny, second]")
+    shutil.copy(repository.root / "specs/victims/simclr_mini.yaml", repository.root / "specs/victims/second.yaml")
+    repository.edit("specs/studies/small.yaml", "[simclr_mini]", "[simclr_mini, second]")
     new = set().union(*(cell_of(poison, "second") for poison in ("clean", "cp_c", "cp_s")))
     assert repository.repro() == {*new, "floor second 0 scenes", "report"}
 
@@ -201,15 +203,15 @@ def test_switching_studies_and_back_restores_from_the_run_cache(repository: Repo
     repository.choose("other")
     ran = repository.repro()
     assert not any(call.startswith("generate") for call in ran), "both studies share their poisons"
-    assert {"pretrain cp_s simclr_tiny none 7", "report"} <= ran
+    assert {"pretrain cp_s simclr_mini none 7", "report"} <= ran
     repository.choose("small")
     assert repository.repro() <= {"report"}
 
 
 def test_the_probe_protocol_reruns_probes_alone(repository: Repository) -> None:
     repository.edit("specs/probes/banked.yaml", "copies: 10", "copies: 5")
-    probes = {f"probe {poison} simclr_tiny none 0 scenes" for poison in ("clean", "cp_c", "cp_s")}
-    assert repository.repro() == {*probes, "floor simclr_tiny 0 scenes", "report"}
+    probes = {f"probe {poison} simclr_mini none 0 scenes" for poison in ("clean", "cp_c", "cp_s")}
+    assert repository.repro() == {*probes, "floor simclr_mini 0 scenes", "report"}
 
 
 def test_the_layout_reruns_nothing(repository: Repository) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from engine.cli import app
 from engine.spec import Spec, Unit
 from engine.specfiles import GROUPS, SpecFault, file_of, load, names, parse, read_document, resolved
 from engine.stages.validate import check
-from typer.testing import CliRunner
 
 
 def faults_of(file: Path, text: str) -> list[str]:
@@ -57,7 +57,7 @@ PLANTED = {
     "specs/defenses/f.yaml": ("kind: [none\n", [(2, 1, ("not YAML",))]),
     "specs/studies/g.yaml": (
         "study:\n  name: g\n  dataset: scnes\n  poisons:\n    p: {attack: clean, init: q}\n"
-        "  victims: [simclr_tiny, simclr_tiny]\n  defenses: [none]\n  downstream: [scenes]\n  seeds: [0]\n",
+        "  victims: [simclr_mini, simclr_mini]\n  defenses: [none]\n  downstream: [scenes]\n  seeds: [0]\n",
         [
             (3, 3, ("study.dataset", "did you mean 'scenes'")),
             (5, 24, ("study.poisons.p.init", "'q'", "zero")),
@@ -108,7 +108,7 @@ def test_not_utf8_is_a_fault(project: Path) -> None:
 
 
 def test_an_unknown_name_suggests_the_closest(project: Path) -> None:
-    with pytest.raises(SpecFault, match="did you mean 'simclr_tiny'"):
+    with pytest.raises(SpecFault, match="did you mean 'simclr_mini'"):
         load("victims", "simclr_tny")
 
 

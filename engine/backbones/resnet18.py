@@ -16,6 +16,8 @@ from engine.protocols import Source
 from engine.spec import BackboneSpec, Positive
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from engine.networks import Encoder
 
 
@@ -56,8 +58,24 @@ def build(spec: Spec, *, source: Source) -> Encoder:
             step = 2 if stage > 0 and block == 0 else 1
             shortcut = None
             if step != 1 or channels != out:
-                shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=step, bias=False), BatchNorm2d(out))
+                shortcut = _shortcut(channels, out, step)
             layers.append(BasicBlock(channels, out, stride=step, downsample=shortcut, norm_layer=BatchNorm2d))
             channels = out
     backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return Encoder(backbone, mean=source.mean, std=source.std, features=channels)
+
+
+def _shortcut(channels: int, out: int, stride: int) -> nn.Sequential:
+    """Build the projection of a residual block: 1 x 1 convolution, batch norm.
+
+    Narrow ones subsample first and convolve without stride, which gives the same values: the weight gradient
+    of a strided 1 x 1 convolution of fewer than 16 channels-last channels (8 with AVX2) writes past its
+    buffer on a CPU and corrupts the heap (oneDNN issue 6035, open; torch 2.14.1).
+    """
+    from torch import nn
+
+    from engine.networks import BatchNorm2d
+
+    subsample = [nn.AvgPool2d(1, stride=stride)] if channels < 16 and stride > 1 else []
+    convolution = nn.Conv2d(channels, out, 1, stride=1 if subsample else stride, bias=False)
+    return nn.Sequential(*subsample, convolution, BatchNorm2d(out))

@@ -36,7 +36,9 @@ class Checked:
 def check() -> tuple[Checked, list[Fault]]:
     """Check every spec file of the project, and return every fault of every one."""
     components = {
-        (group, file.stem): _component(group, file) for group in GROUPS for file in sorted((ROOT / group).glob("*.yaml"))
+        (group, file.stem): _component(group, file)
+        for group in GROUPS
+        for file in sorted((ROOT / group).glob("*.yaml"))
     }
     faults = [fault for document, _ in components.values() for fault in document.faults]
     params, params_faults = _params()
@@ -80,7 +82,7 @@ def _grid_faults(
             message = f"{entry.attack} is class-wise and cannot start from {entry.init!r}, which is sample-wise"
             faults.append(document.fault(("study", "poisons", name, "init"), message))
     probe = specs.get(("probes", params.probe)) if params else None
-    if probe is not None and probe.train_set == "poisoned":
+    if params and probe and probe.train_set == "poisoned":
         for index, name in enumerate(study.downstream):
             if name != study.dataset:
                 message = f"{PARAMS} names probe {params.probe!r}, which trains on the poisoned set; {name!r} has none"

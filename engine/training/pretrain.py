@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,6 @@ def _lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 
 def _finite(loss: float, epoch: int) -> float:
-    if loss != loss or loss in (float("inf"), float("-inf")):
+    if not math.isfinite(loss):
         raise TrainingDiverged(f"the loss is {loss} in epoch {epoch}; lower the learning rate (victim: lr)")
     return loss
-

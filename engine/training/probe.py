@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.networks import initialize_
 from engine.optimization import descend, set_lr, sgd
-from engine.protocols import ImageSet, Split
+from engine.protocols import Split
 from engine.randomness import stream
 from engine.views import Views
 
@@ -90,9 +90,7 @@ def linear_accuracy(encoder: nn.Module, split: Split, *, probe: LinearProbe, see
     test_NF = encode(encoder, split.test.images_u8, None, None)
     classifier = nn.Linear(test_NF.shape[1], len(split.train.class_names))
     initialize_(classifier, stream(seed, "probe", "init")).to(test_NF.device)
-    optimizer = sgd(
-        classifier.parameters(), lr=probe.lr, momentum=probe.momentum, weight_decay=probe.weight_decay
-    )
+    optimizer = sgd(classifier.parameters(), lr=probe.lr, momentum=probe.momentum, weight_decay=probe.weight_decay)
     accuracies = []
     for epoch in range(probe.epochs):
         set_lr(optimizer, probe.lr * probe.decay ** sum(epoch >= m for m in probe.milestones))

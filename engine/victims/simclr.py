@@ -54,6 +54,7 @@ class SimCLR(Victim):
 
     @property
     def encoder(self) -> nn.Module:
+        """The backbone, without the projector."""
         return self.network["encoder"]
 
     def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
@@ -76,5 +77,6 @@ def build(spec: Spec, *, source: Source, generator: torch.Generator) -> SimCLR:
 
     encoder = build_plugin("backbones", spec.backbone, source=source)
     projector = relu_head(encoder.features, spec.projector_hidden, spec.projector_out)
-    network = initialize_(nn.ModuleDict({"encoder": encoder, "projector": projector}), generator)
+    network = nn.ModuleDict({"encoder": encoder, "projector": projector})
+    initialize_(network, generator)
     return SimCLR(network, Views(**spec.views.model_dump(mode="python")), spec.temperature, spec.loss_scale)

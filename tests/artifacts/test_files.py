@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.artifacts.files import ArtifactError, atomic_directory, atomic_file, read_json, write_csv, write_json
+from engine.artifacts.files import ArtifactError, atomic_directory, read_json, write_csv, write_json
 
 
 @pytest.fixture(autouse=True)

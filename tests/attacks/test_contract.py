@@ -112,5 +112,3 @@ def test_a_poison_starts_from_another(release: Any) -> None:
     first = read_poison(Path("artifacts/scenes/poison/first"))
     clean = images().train
     assert torch.allclose(second.poison.delta, first.poison.delta[clean.labels], atol=1e-6)
-
-

@@ -74,3 +74,24 @@ def test_every_batch_norm_is_the_fast_one() -> None:
     norms = [module for module in build(width=2).modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 20
     assert {type(norm) for norm in norms} == {BatchNorm2d}
+
+
+@pytest.mark.parametrize("width", [1, 4, 8, 15, 16])
+def test_no_strided_1x1_convolution_is_so_narrow_that_onednn_corrupts_the_heap(width: int) -> None:
+    # oneDNN issue 6035: below 8 input channels with AVX2, below 16 with AVX-512, in the channels-last layout.
+    # The crash itself depends on the machine and would end the test run, so the modules are looked at instead.
+    convolutions = [m for m in build(width=width, stages=(1, 1, 1)).modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 1 + 3 * 2 + 2
+    strided = [m.in_channels for m in convolutions if m.kernel_size == (1, 1) and m.stride != (1, 1)]
+    assert all(channels >= 16 for channels in strided)
+
+
+@pytest.mark.parametrize("size", [8, 7])
+def test_a_narrow_shortcut_has_the_values_of_the_strided_convolution(size: int) -> None:
+    encoder = initialize_(build(width=4, stages=(1, 1)), stream(0, "weights"))
+    *_, block, _pool, _flatten = encoder.backbone
+    (convolution,) = (module for module in block.downsample if isinstance(module, nn.Conv2d))
+    norm = block.downsample[-1]
+    x = torch.rand(2, 4, size, size, generator=stream(0, "features"))
+    expected = norm(nn.functional.conv2d(x, convolution.weight, stride=2))
+    torch.testing.assert_close(block.downsample(x), expected)

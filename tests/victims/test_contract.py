@@ -71,9 +71,7 @@ class TestContract:
         victim.network.train()
         before = copy.deepcopy(victim.network.state_dict())
         victim.loss(*batch(victim))
-        changed = {
-            name for name, value in victim.network.state_dict().items() if not torch.equal(before[name], value)
-        }
+        changed = {name for name, value in victim.network.state_dict().items() if not torch.equal(before[name], value)}
         assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in changed)
 
     def test_the_gradient_reaches_the_images(self, kind: str) -> None:

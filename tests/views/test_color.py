@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -159,22 +160,25 @@ def jitter_factors() -> Tensor:
     return torch.stack([*colours, uniform(-0.1, 0.1, "hue")], dim=1)
 
 
-def in_turn(images: Tensor, orders: Tensor, factors: Tensor, operations: dict[int, Callable]) -> Tensor:
-    results = []
-    for image, order, factor in zip(images, orders.tolist(), factors.tolist(), strict=True):
-        for operation in order:
-            image = operations[operation](image, factor[operation])
-        results.append(image)
-    return torch.stack(results)
+def in_turn(image: Any, order: list[int], factor: list[float], operations: dict[int, Callable]) -> Any:
+    """Adjust one image, a tensor or a Pillow image, operation by operation."""
+    for operation in order:
+        image = operations[operation](image, factor[operation])
+    return image
+
+
+def one_at_a_time(images: Tensor, orders: Tensor, factors: Tensor, operations: dict[int, Callable]) -> Tensor:
+    each = zip(images, orders.tolist(), factors.tolist(), strict=True)
+    return torch.stack([in_turn(image, order, factor, operations) for image, order, factor in each])
 
 
 def test_every_image_is_jittered_in_its_own_order(photographs: Tensor) -> None:
     images, orders, factors = photographs.float() / 255, all_orders(), jitter_factors()
     result = jitter(images, orders, factors)
-    torch.testing.assert_close(result, in_turn(images, orders, factors, EXACT), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, one_at_a_time(images, orders, factors, EXACT), atol=1e-5, rtol=0)
     torchvision = {HUE: TF.adjust_hue} | dict(BLENDS.values())
     # Two operations differ by LUMA_SLACK each, and a later one enlarges a difference by up to 1.4.
-    expected = in_turn(images, orders, factors, torchvision)
+    expected = one_at_a_time(images, orders, factors, torchvision)
     torch.testing.assert_close(result, expected, atol=5 * LUMA_SLACK, rtol=0)
 
 
@@ -186,9 +190,9 @@ def test_the_order_of_operations_matters_more_than_any_tolerance_here(photograph
 
 def test_the_jitter_of_pillow_images_is_close(photographs: Tensor) -> None:
     orders, factors = all_orders(), jitter_factors()
-    pillow_operations = {HUE: TF.adjust_hue} | dict(BLENDS.values())
+    operations = {HUE: TF.adjust_hue} | dict(BLENDS.values())
     pillow = [
-        TF.pil_to_tensor(in_turn_pillow(image, order, factor, pillow_operations))
+        TF.pil_to_tensor(in_turn(TF.to_pil_image(image), order, factor, operations))
         for image, order, factor in zip(photographs, orders.tolist(), factors.tolist(), strict=True)
     ]
     difference = 255 * jitter(photographs.float() / 255, orders, factors) - torch.stack(pillow)
@@ -196,13 +200,6 @@ def test_the_jitter_of_pillow_images_is_close(photographs: Tensor) -> None:
     assert 0 < difference.mean() < 2
     assert difference.abs().mean() < 2
     assert difference.abs().flatten()[::7].quantile(0.99) < 6
-
-
-def in_turn_pillow(image_u8: Tensor, order: list[int], factor: list[float], operations: dict[int, Callable]):
-    image = TF.to_pil_image(image_u8)
-    for operation in order:
-        image = operations[operation](image, factor[operation])
-    return image
 
 
 def test_neutral_factors_change_nothing(photographs: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""Data sets: one file, one way to come by labelled images."""

@@ -1,0 +1,70 @@
+"""The page: everything a reader needs in one file that works without a network."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from ruamel.yaml import YAML
+
+from engine.reporting import sections
+from engine.reporting.pictures import MAGNIFICATION
+from engine.reporting.results import Results
+from engine.reporting.sheet import DARK, LIGHT, Panel, draw_sheet
+from engine.reporting.tables import Row, Summary
+from engine.reporting.wording import COLUMNS, NOTHING
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(
+    results: Results,
+    rows: Sequence[Row],
+    summaries: Sequence[Summary],
+    figures: Mapping[str, Sequence[Panel]],
+    about: dict[str, Any],
+) -> str:
+    """Return the page as HTML.
+
+    ``figures`` holds the panels of the accuracy and loss figures, ``about`` the specs and the provenance.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        study=results.study,
+        columns=COLUMNS,
+        nothing=NOTHING,
+        cards=sections.cards(results, summaries),
+        groups=sections.accuracy_groups(results, summaries),
+        seeds=sections.seed_lines(rows) if len(results.study.seeds) > 1 else [],
+        figures={name: [_figure(panel) for panel in panels] for name, panels in figures.items()},
+        pictures=sections.picture_rows(results),
+        magnification=MAGNIFICATION,
+        costs=sections.costs(results),
+        missing=results.missing,
+        total=sections.totals(results),
+        protocols=sections.protocols(results),
+        specs={group: {name: _yaml(spec) for name, spec in found.items()} for group, found in about["specs"].items()},
+        provenance=about["provenance"],
+    )
+
+
+def _figure(panel: Panel) -> dict[str, str]:
+    light, dark = (draw_sheet([panel], theme=theme) for theme in (LIGHT, DARK))
+    return {"title": panel.title, "light": sections.data_uri(light), "dark": sections.data_uri(dark)}
+
+
+def _yaml(spec: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(spec, stream)
+    return stream.getvalue()

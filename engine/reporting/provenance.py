@@ -1,0 +1,89 @@
+"""Where a report comes from: the specs in full, the revision, the packages, the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from engine.params import load_params
+from engine.reporting.results import Results
+from engine.specfiles import load, resolved
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "dvc")
+CPU_INFO = Path("/proc/cpuinfo")
+WRITTEN_BY_DVC = ("reports", "dvc.lock")
+"""What a run itself changes: it does not make the source that ran another one."""
+
+
+def resolved_specs(results: Results) -> dict[str, Any]:
+    """Return every spec of a study with its defaults filled in.
+
+    A finished poison says itself which attack and which data set made it.
+    """
+    study = results.study
+    manifests = [facts.manifest for facts in results.poisons.values() if facts.manifest]
+    protocol = load_params().probe
+    return {
+        "dataset": {study.dataset: manifests[0]["dataset"]["spec"]} if manifests else {},
+        "attacks": {facts.attack: facts.spec for facts in results.poisons.values()},
+        "victims": {name: resolved(load("victims", name)) for name in study.victims},
+        "defenses": {name: resolved(load("defenses", name)) for name in study.defenses},
+        "probe": {protocol: resolved(load("probes", protocol))},
+    }
+
+
+def provenance(results: Results) -> dict[str, Any]:
+    """Return what a reader needs to make the same numbers again; no time stamp, no host name."""
+    checksums = [facts.manifest["dataset"]["checksum"] for facts in results.poisons.values() if facts.manifest]
+    return {
+        "revision": revision(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": device(),
+        "dataset_checksum": checksums[0] if checksums else None,
+        "command": f"python -m engine study {results.study.name} && dvc repro",
+    }
+
+
+def revision() -> dict[str, Any]:
+    """Return the git revision of the working folder, and whether the source differs from it."""
+    commit = _output("git", "rev-parse", "HEAD")
+    if not commit:
+        return {"commit": None, "dirty": None}
+    excluded = [f":(exclude,top){path}" for path in WRITTEN_BY_DVC]
+    changes = _output("git", "status", "--porcelain", "--", ":/", *excluded)
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def device() -> str:
+    """Describe the machine that the report is made on: its processor and its GPUs."""
+    cpu = platform.processor() or platform.machine()
+    if CPU_INFO.is_file():
+        models = [line.split(":", 1)[1].strip() for line in CPU_INFO.read_text().splitlines() if "model name" in line]
+        cpu = models[0] if models else cpu
+    described = f"{cpu}, {os.cpu_count()} cores"
+    if shutil.which("nvidia-smi"):
+        gpus = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+        counts = {gpu: gpus.count(gpu) for gpu in gpus}
+        described += "".join(f"; {count} x {gpu}" for gpu, count in counts.items())
+    return described
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str:
+    """Return what a program prints, or nothing where it fails or is not installed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,192 @@
+"""A study's results, read back; what is not there is listed, never invented."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.artifacts.files import ArtifactError, read_json
+from engine.artifacts.poison import read_manifest
+from engine.specfiles import load, resolved
+from engine.study import Cell, StudySpec, cells, floor_path, poison_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+REFERENCE_KIND = "clean"
+"""The attack that leaves the images alone: what every poison is compared with."""
+
+Read = TypeVar("Read")
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Accuracy(BaseModel):
+    """What a probe measured, and how.
+
+    Units: linear and knn in percent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    linear: Percent
+    knn: Percent
+    train_set: str
+    select: str
+    train_images: int
+    test_images: int
+    numerics: int
+
+    @property
+    def protocol(self) -> tuple[str, str, int]:
+        """Return what two numbers must share before one may be subtracted from the other."""
+        return self.train_set, self.select, self.numerics
+
+
+class FloorKey(NamedTuple):
+    """Which untrained network was judged on which data set."""
+
+    victim: str
+    seed: int
+    downstream: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A result that is not there: the DVC stage that makes it, and why it could not be read."""
+
+    stage: str
+    reason: str
+
+    @property
+    def command(self) -> str:
+        """Return what makes it."""
+        return f"dvc repro {self.stage}"
+
+
+@dataclass(frozen=True)
+class PoisonFacts:
+    """What is known of one poison beside the accuracies it leaves.
+
+    Shapes: preview holds ``clean`` and ``poisoned``, uint8 [classes, 3, H, W].
+    """
+
+    name: str
+    attack: str
+    init: str
+    spec: dict[str, Any]
+    manifest: dict[str, Any] | None = None
+    preview: dict[str, np.ndarray] | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Say whether the images are as they were."""
+        return bool(self.spec["kind"] == REFERENCE_KIND)
+
+
+@dataclass
+class Results:
+    """Everything that a report is made of."""
+
+    study: StudySpec
+    poisons: dict[str, PoisonFacts] = field(default_factory=dict)
+    accuracies: dict[tuple[Cell, str], Accuracy] = field(default_factory=dict)
+    floors: dict[FloorKey, Accuracy] = field(default_factory=dict)
+    losses: dict[Cell, dict[int, float]] = field(default_factory=dict)
+    missing: list[Missing] = field(default_factory=list)
+
+    @property
+    def reference(self) -> str | None:
+        """Return the name of the clean poison, the first where there are several."""
+        return next((name for name, facts in self.poisons.items() if facts.is_reference), None)
+
+    def read(self, stage: str, reader: Callable[[], Read]) -> Read | None:
+        """Return what a reader returns; a fault of its file is noted under the stage that makes it."""
+        try:
+            return reader()
+        except (ArtifactError, OSError, UnicodeDecodeError) as error:
+            self.missing.append(Missing(stage, str(error)))
+        return None
+
+
+def probe_stage(cell: str, downstream: str) -> str:
+    """Return the name under which DVC knows the probe of the cell with a key."""
+    return f"probe@{cell}-{downstream}"
+
+
+def floor_stage(key: FloorKey) -> str:
+    """Return the name under which DVC knows the probe of an untrained network."""
+    return f"floor@{key.victim}-{key.seed}-{key.downstream}"
+
+
+def read_results(study: StudySpec) -> Results:
+    """Read what a study has made so far."""
+    results = Results(study)
+    for name in study.poisons:
+        results.poisons[name] = _poison(results, name)
+    for victim in study.victims:
+        for seed in study.seeds:
+            for downstream in study.downstream:
+                key = FloorKey(victim, seed, downstream)
+                file = floor_path(study.dataset, *key)
+                if found := results.read(floor_stage(key), lambda file=file: _accuracy(file)):  # type: ignore[misc]
+                    results.floors[key] = found
+    for cell in cells(study):
+        _read_cell(results, cell)
+    return results
+
+
+def _read_cell(results: Results, cell: Cell) -> None:
+    losses = results.read(f"pretrain@{cell.key}", lambda: _losses(cell.curve))
+    if losses is not None:
+        results.losses[cell] = losses
+    for downstream in results.study.downstream:
+        file = cell.probe(downstream)
+        found = results.read(probe_stage(cell.key, downstream), lambda file=file: _accuracy(file))  # type: ignore[misc]
+        if found is not None:
+            results.accuracies[cell, downstream] = found
+
+
+def _poison(results: Results, name: str) -> PoisonFacts:
+    entry = results.study.poisons[name]
+    folder = poison_path(results.study.dataset, name)
+    manifest = results.read(f"generate@{name}", lambda: read_manifest(folder))
+    if manifest is None:
+        return PoisonFacts(name, entry.attack, entry.init, resolved(load("attacks", entry.attack)))
+    from safetensors.numpy import load_file
+
+    preview = load_file(folder / "preview.safetensors")
+    return PoisonFacts(name, entry.attack, entry.init, manifest["attack"]["spec"], manifest, preview)
+
+
+def _accuracy(file: Path) -> Accuracy:
+    content = read_json(file)
+    try:
+        return Accuracy.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise ArtifactError(f"{file} holds no accuracies: {where}: {fault['msg']}; run the stage again") from error
+
+
+def _losses(file: Path) -> dict[int, float]:
+    """Return the loss of every epoch."""
+    try:
+        with file.open(newline="") as stream:
+            return {int(row["epoch"]): _finite(row["loss"]) for row in csv.DictReader(stream)}
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} does not exist; run `dvc repro` to make it") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{file} is not a training curve ({error}); run the stage again") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a loss is {text}")
+    return value

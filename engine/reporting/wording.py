@@ -1,0 +1,140 @@
+"""How numbers are written for people: never a bare mean of several seeds, never a number without its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.reporting.results import PoisonFacts
+from engine.reporting.tables import UNTRAINED, Spread, Summary
+
+NOTHING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the accuracy table."""
+
+    measure: str
+    title: str
+    unit: str
+    digits: int = 1
+    is_compared: bool = True
+
+    @property
+    def heading(self) -> str:
+        """Return the title with its unit."""
+        return f"{self.title} ({self.unit})"
+
+
+COLUMNS = (
+    Column("linear", "linear", "%", is_compared=False),
+    Column("linear_drop", "drop", "points"),
+    Column("linear_gain_removed", "gain removed", "%", 0),
+    Column("knn", "kNN", "%", is_compared=False),
+    Column("knn_drop", "drop", "points"),
+    Column("knn_gain_removed", "gain removed", "%", 0),
+)
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Write a number with a true minus sign, and zero without one."""
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def plural(count: int, noun: str) -> str:
+    """Write how many things there are."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def mean_and_sd(spread: Spread | None, digits: int = 1) -> str:
+    """Write a mean with its standard deviation, or one value as it is."""
+    if spread is None:
+        return NOTHING
+    if spread.sd is None:
+        return number(spread.mean, digits)
+    return f"{number(spread.mean, digits)} ± {number(spread.sd, digits)}"
+
+
+def interval(spread: Spread | None, digits: int = 1) -> str:
+    """Write the 95 % confidence interval of a mean, or nothing where one value has none."""
+    if spread is None or spread.low is None or spread.high is None:
+        return ""
+    return f"[{number(spread.low, digits)}, {number(spread.high, digits)}]"
+
+
+def cell(summary: Summary, column: Column, reference: str | None) -> tuple[str, str]:
+    """Write one cell of the accuracy table: the number, and what it needs beside it.
+
+    Beside it stand the interval of a paired difference, and n where it is not the row's.
+    """
+    if column.is_compared and summary.poison in (reference, UNTRAINED):
+        return NOTHING, ""
+    spread = summary.spreads[column.measure]
+    accuracy = summary.spreads["linear"]
+    beside = [interval(spread, column.digits)] if column.measure.endswith("_drop") else []
+    if spread and accuracy and spread.n != accuracy.n:
+        beside.append(f"n = {spread.n}")
+    return mean_and_sd(spread, column.digits), " ".join(filter(None, beside))
+
+
+def count_of(summary: Summary) -> str:
+    """Write over how many seeds a row is, and how many there should be."""
+    accuracy = summary.spreads["linear"]
+    found, wanted = accuracy.n if accuracy else 0, len(summary.rows)
+    return str(found) if found == wanted else f"{found} of {wanted}"
+
+
+def name_of(poison: str) -> str:
+    """Write the name of a poison, or say that nothing was trained."""
+    return "untrained" if poison == UNTRAINED else poison
+
+
+def missing_note(summary: Summary) -> str:
+    """Say what to run where a row has no accuracy at all."""
+    more = f" and {len(summary.missing) - 1} more" if len(summary.missing) > 1 else ""
+    return f"missing: run `dvc repro {summary.missing[0]}`{more}"
+
+
+def budget_sentence(facts: PoisonFacts) -> str:
+    """Say how far the released pixels are from the originals, and how far they may be."""
+    if facts.manifest is None:
+        return "The poisoned data set is missing."
+    if facts.is_reference and facts.manifest["max_difference_levels"] == 0:
+        return "Not a pixel differs from the original images."
+    levels, budget = facts.manifest["max_difference_levels"], 255 * facts.manifest["epsilon"]
+    measured = f"No pixel value differs by more than {plural(levels, 'grey level')} (of 255)"
+    excess = "; this is over the budget" if levels > budget + 1e-6 else ""
+    changed, images = facts.manifest["perturbed"], facts.manifest["images"]
+    share = f" {number(100 * changed / images)} % of the images are perturbed." if changed < images else ""
+    return f"{measured}; the budget is {number(budget, 0 if budget == round(budget) else 1)}{excess}.{share}"
+
+
+def headline(summary: Summary, *, is_reference: bool, is_least: bool) -> str:
+    """Say what one poison does to one victim.
+
+    ``is_least``: of several victims, this is the one that suffers least.
+    """
+    linear, knn = summary.spreads["linear"], summary.spreads["knn"]
+    if linear is None:
+        return missing_note(summary).replace("missing", "No accuracy yet", 1) + "."
+    who = f"Even {summary.victim}, the victim that suffers least," if is_least else f"{summary.victim}"
+    over = f", mean ± standard deviation of {linear.n} seeds" if linear.n > 1 else ", one seed"
+    reached = f"{who} reaches {mean_and_sd(linear)} % (kNN {mean_and_sd(knn)} %{over})"
+    if is_reference:
+        return f"Trained on clean images, {reached}."
+    return f"{reached}{_against_clean(summary)}."
+
+
+def _against_clean(summary: Summary) -> str:
+    drop, share = summary.spreads["linear_drop"], summary.spreads["linear_gain_removed"]
+    if drop is None:
+        return "; there is no clean result to compare it with"
+    side = "below" if drop.mean >= 0 else "above"
+    ends = (drop.low, drop.high) if drop.low is not None and drop.high is not None else None
+    if ends and drop.mean < 0:
+        ends = (-ends[1], -ends[0])
+    between = f", 95 % confidence interval [{number(ends[0])}, {number(ends[1])}]" if ends else ""
+    text = f", {number(abs(drop.mean))} points {side} clean training{between}"
+    if share is None:
+        return text
+    return f"{text}; the poison removes {mean_and_sd(share, 0)} % of what training adds to an untrained network"

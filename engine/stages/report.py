@@ -1,0 +1,70 @@
+"""Report: turn a study's results into tables, figures and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.artifacts import atomic_directory
+from engine.reporting.results import Results, read_results
+from engine.reporting.tables import Summary, accuracy_rows, summarise
+from engine.study import load_study
+
+REPORTS = Path("reports")
+WIDTH_OF_LOGS = 160
+MOST_GAPS = 5
+
+
+def report(study_name: str) -> Path:
+    """Write ``reports/<study>/``, print the accuracy table, and return the folder.
+
+    What is missing is listed, in the table and on the page; it is no error.
+    """
+    from engine.reporting.figures import accuracy_panels, loss_panels
+    from engine.reporting.page import render_page
+    from engine.reporting.pictures import draw_perturbations
+    from engine.reporting.provenance import provenance, resolved_specs
+    from engine.reporting.records import write_records
+    from engine.reporting.sheet import draw_sheet
+
+    results = read_results(load_study(study_name))
+    rows = accuracy_rows(results)
+    summaries = summarise(rows)
+    about = {"specs": resolved_specs(results), "provenance": provenance(results)}
+    figures = {"accuracy": accuracy_panels(results, summaries), "loss": loss_panels(results)}
+    target = REPORTS / results.study.name
+    with atomic_directory(target) as folder:
+        write_records(folder, results, rows, summaries, about)
+        accuracy_title = "Linear and kNN accuracy: the shorter a bar, the stronger the poison"
+        (folder / "accuracy.png").write_bytes(draw_sheet(figures["accuracy"], title=accuracy_title))
+        loss_title = "The victim's own loss on the images it was given"
+        (folder / "loss_curves.png").write_bytes(draw_sheet(figures["loss"], title=loss_title))
+        (folder / "perturbations.png").write_bytes(draw_perturbations(results))
+        page = render_page(results, rows, summaries, figures, about)
+        (folder / "index.html").write_text(page, encoding="utf-8")
+    _print(results, summaries, target / "index.html")
+    return target
+
+
+def _print(results: Results, summaries: Sequence[Summary], page: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from engine.reporting.records import table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_OF_LOGS)
+    headings, lines = table(results, summaries, gap=lambda _: "missing")
+    shown = Table(title=f"{results.study.name}: accuracy on clean test images", title_justify="left")
+    for heading in headings:
+        shown.add_column(heading)
+    for line in lines:
+        shown.add_row(*map(Text, line))
+    console.print(shown)
+    for gap in results.missing[:MOST_GAPS]:
+        console.print(f"missing: run `{gap.command}`", markup=False, soft_wrap=True)
+    if len(results.missing) > MOST_GAPS:
+        console.print(f"and {len(results.missing) - MOST_GAPS} more; the page lists them all")
+    console.print(str(page), soft_wrap=True)

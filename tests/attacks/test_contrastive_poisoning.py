@@ -1,0 +1,341 @@
+"""Contrastive Poisoning: what its noise steps compute, what they leave alone, what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.attacks import contrastive_poisoning
+from engine.attacks.contrastive_poisoning import _Search
+from engine.backbones import resnet18
+from engine.executors import local
+from engine.perturbation import add_poison
+from engine.protocols import AttackContext, ImageSet, Poison, Source, Victim
+from engine.randomness import stream
+from engine.spec import ViewsSpec
+from engine.victims import simclr
+from engine.views import Views
+
+EPSILON = 32 / 255
+BATCH = 8
+ALL = torch.ones(16, dtype=torch.bool)
+GRANULARITIES = ["sample", "class"]
+
+
+def attack_spec(granularity: str, *, views: ViewsSpec | None = None, **changes: Any) -> contrastive_poisoning.Spec:
+    surrogate = simclr.Spec(
+        kind="simclr",
+        backbone=resnet18.Spec(kind="resnet18", width=4, stages=(1, 1), stem="cifar_stride2"),
+        views=views or ViewsSpec(size=16),
+        batch_size=BATCH,
+        lr=0.05,
+        projector_hidden=8,
+        projector_out=8,
+    )
+    settings = {"rounds": 1, "model_steps": 1, "noise_steps": 2, "pgd_steps": 2, "epsilon": EPSILON}
+    return contrastive_poisoning.Spec(
+        kind="contrastive_poisoning", granularity=granularity, surrogate=surrogate, **(settings | changes)
+    )
+
+
+def image_set(count: int = 16, classes: int = 2) -> ImageSet:
+    # Away from black and white, so that the image clip hides no noise.
+    images = torch.randint(60, 190, (count, 3, 16, 16), generator=stream(0, "images"), dtype=torch.uint8)
+    return ImageSet(images, torch.arange(count) % classes, tuple("abcdefgh"[:classes]))
+
+
+def context(init: str | Poison = "uniform", perturbed: Tensor = ALL, reports: list | None = None) -> AttackContext:
+    return AttackContext(
+        source=Source(mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=2),
+        init=init,
+        perturbed=perturbed,
+        executor=local.build(local.Spec(kind="local", device="cpu")),
+        progress=lambda *report: None if reports is None else reports.append(report),
+    )
+
+
+def attack(spec: contrastive_poisoning.Spec, **settings: Any) -> Poison:
+    return contrastive_poisoning.build(spec)(image_set(), context(**settings))
+
+
+class Linear(Victim):
+    """A learner whose loss is a weighted sum of its single, unaugmented view; it records what it is given.
+
+    Shapes: weights [B], one for each place in the batch.
+    """
+
+    num_views = 1
+    views = Views(16, None, (1.0, 1.0), 0.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0)
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.network = nn.Linear(1, 1)
+        self.weights = torch.tensor(weights)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.was_training: list[bool] = []
+        self.steps = 0
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.network
+
+    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
+        self.seen.append((views[0].detach(), labels))
+        self.was_training.append(self.network.training)
+        return (self.weights * views[0].sum(dim=(1, 2, 3))).sum() + 0 * self.network.weight.sum()
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+
+def search_with(learner: Victim, spec: contrastive_poisoning.Spec, images: ImageSet, **settings: Any) -> _Search:
+    search = _Search(spec, images, context(**settings))
+    search.victim = learner
+    return search
+
+
+def loss_of(search: _Search, delta: Tensor, draws: int = 4) -> float:
+    """Return the frozen surrogate's mean loss of fixed views of all images with some noise."""
+    images, generator = search.images, stream(0, "judge")
+    search.victim.network.eval()
+    total = 0.0
+    with torch.no_grad():
+        for _ in range(draws):
+            poisoned = add_poison(images.images_u8.float() / 255, delta)
+            views = [search.victim.views(generator, poisoned) for _ in range(2)]
+            total += search.victim.loss(views, images.labels).item() / draws
+    return total
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_poison_is_a_function_of_the_seed_to_the_bit(granularity: str) -> None:
+    poisons = [attack(attack_spec(granularity, rounds=2, seed=seed)).delta for seed in (0, 0, 1)]
+    assert torch.equal(poisons[0], poisons[1])
+    assert not torch.equal(poisons[0], poisons[2])
+
+
+def test_the_global_random_state_plays_no_part() -> None:
+    deltas = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            deltas.append(attack(attack_spec("sample", noise_steps=1, pgd_steps=1)).delta)
+    assert torch.equal(*deltas)
+
+
+@pytest.mark.parametrize("init", ["zero", "uniform"])
+@pytest.mark.parametrize(("granularity", "rows"), [("sample", 16), ("class", 2)])
+def test_the_noise_stays_in_the_ball_and_reaches_its_bound(granularity: str, rows: int, init: str) -> None:
+    poison = attack(attack_spec(granularity, step_size_rel=0.7), init=init)
+    assert poison.granularity == granularity
+    assert poison.delta.shape == (rows, 3, 16, 16)
+    assert poison.delta.abs().max() == torch.tensor(EPSILON)
+    assert not poison.delta.requires_grad
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_noise_steps_lower_the_frozen_surrogates_loss(granularity: str) -> None:
+    # Smooth images and views that keep their colours: a tiny surrogate tells them apart, and has a loss to lower.
+    generator = stream(0, "smooth")
+    smooth = nn.functional.interpolate(torch.rand(16, 3, 4, 4, generator=generator), 16, mode="bilinear")
+    images = ImageSet((60 + 130 * smooth).to(torch.uint8), torch.arange(16) % 2, ("a", "b"))
+    views = ViewsSpec(size=16, jitter_probability=0.0, grayscale=0.0)
+    spec = attack_spec(granularity, views=views, model_steps=5, noise_steps=10, pgd_steps=1)
+    search = _Search(spec, images, context("zero"))
+    search.train_surrogate()
+    clean = loss_of(search, torch.zeros(16, 3, 16, 16))
+    search.learn_noise()
+    rows = torch.arange(16)
+    gain = clean - loss_of(search, search._spread(search.delta, rows))
+    random = torch.randn(search.delta.shape, generator=generator).sign() * search.delta.abs().mean()
+    assert gain > 0.1
+    assert abs(clean - loss_of(search, search._spread(random, rows))) < gain / 3
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_learning_noise_leaves_the_surrogate_as_it_was(granularity: str) -> None:
+    search = _Search(attack_spec(granularity), image_set(), context())
+    search.train_surrogate()
+    before = {name: value.clone() for name, value in search.victim.network.state_dict().items()}
+    delta = search.delta.clone()
+    search.optimizer.zero_grad(set_to_none=True)
+    search.learn_noise()
+    after = search.victim.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in search.victim.network.parameters())
+    assert not torch.equal(search.delta, delta)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_training_the_surrogate_leaves_the_noise_as_it_was(granularity: str) -> None:
+    search = _Search(attack_spec(granularity), image_set(), context())
+    delta = search.delta.clone()
+    before = [parameter.detach().clone() for parameter in search.victim.network.parameters()]
+    search.train_surrogate()
+    assert torch.equal(search.delta, delta)
+    changed = [not torch.equal(a, b) for a, b in zip(before, search.victim.network.parameters(), strict=True)]
+    assert all(changed)
+
+
+@pytest.mark.parametrize("bound", [EPSILON, -EPSILON])
+def test_noise_that_starts_on_its_bound_moves_inside(bound: float) -> None:
+    # Noise clamped inside the graph has no gradient on its bound since torch 2.14, and would never move again.
+    start = Poison(torch.full((2, 3, 16, 16), bound), "class")
+    spec = attack_spec("sample", pgd_steps=1)
+    moved = (attack(spec, init=start).delta - bound).abs()
+    step = 0.1 * EPSILON
+    assert 0.2 < (moved > 0.99 * step).float().mean() < 0.8
+    assert ((moved == 0) | ((moved - step).abs() < 1e-6)).all()
+
+
+def grey_images(labels: list[int], classes: int) -> ImageSet:
+    images = torch.full((len(labels), 3, 16, 16), 128, dtype=torch.uint8)
+    return ImageSet(images, torch.tensor(labels), tuple("abcdefgh"[:classes]))
+
+
+def test_class_wise_noise_descends_the_sum_of_its_members_gradients() -> None:
+    # Class 0 has the weights 1, 1, -3: their sum is negative though most of its members' signs are positive.
+    # Class 1 would have 1 - 5, but the image of weight -5 is not perturbed. Class 2 sums to zero, class 3
+    # is not in the batch.
+    images = grey_images([0, 0, 0, 1, 1, 2, 2, 3], classes=4)
+    perturbed = torch.tensor([True, True, True, True, False, True, True, True])
+    learner = Linear([1.0, 1.0, -3.0, 1.0, -5.0, 2.0, -2.0])
+    spec = attack_spec("class", noise_steps=1, pgd_steps=1)
+    search = search_with(learner, spec, images, init="zero", perturbed=perturbed)
+    search.noise_batches = iter([torch.arange(7)])
+    search.learn_noise()
+    step = 0.1 * EPSILON
+    expected = torch.tensor([step, -step, 0.0, 0.0])[:, None, None, None].expand(4, 3, 16, 16)
+    torch.testing.assert_close(search.delta, expected)
+
+
+def test_sample_wise_noise_descends_each_images_own_gradient_and_leaves_images_outside_the_batch() -> None:
+    images = grey_images([0] * 10, classes=1)
+    learner = Linear([1.0, -2.0, 0.0, 3.0])
+    spec = attack_spec("sample", noise_steps=1, pgd_steps=3)
+    search = search_with(learner, spec, images, init="uniform", perturbed=torch.ones(10, dtype=torch.bool))
+    before = search.delta.clone()
+    rows = torch.tensor([7, 2, 5, 0])
+    search.noise_batches = iter([rows])
+    search.learn_noise()
+    direction = torch.tensor([-1.0, 1.0, 0.0, -1.0])[:, None, None, None]
+    expected = (before[rows] + 3 * 0.1 * EPSILON * direction).clamp(-EPSILON, EPSILON)
+    torch.testing.assert_close(search.delta[rows], expected, atol=1e-6, rtol=0)
+    outside = torch.tensor([1, 3, 4, 6, 8, 9])
+    assert torch.equal(search.delta[outside], before[outside])
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_surrogate_sees_clean_images_where_nothing_may_change(granularity: str) -> None:
+    images, perturbed = image_set(), torch.arange(16) % 4 < 2
+    learner = Linear([1.0] * BATCH)
+    spec = attack_spec(granularity, model_steps=2)
+    search = search_with(learner, spec, images, init="uniform", perturbed=perturbed)
+    batches = [torch.arange(0, 8), torch.arange(8, 16)]
+    search.model_batches, search.noise_batches = iter(batches), iter(batches)
+    search.train_surrogate()
+    search.learn_noise()
+    visits = batches + [rows for rows in batches for _ in range(2)]  # two noise steps of two PGD steps
+    assert len(learner.seen) == len(visits) == 6
+    for (view, labels), rows in zip(learner.seen, visits, strict=True):
+        assert torch.equal(labels, images.labels[rows])
+        difference = (view - images.images_u8[rows] / 255).abs().flatten(1).amax(dim=1)
+        assert (difference > 0).tolist() == perturbed[rows].tolist()
+
+
+def test_the_noise_of_images_that_may_not_change_never_moves() -> None:
+    perturbed = torch.arange(16) < 8
+    spec = attack_spec("sample", pgd_steps=1)
+    start = _Search(spec, image_set(), context()).delta
+    delta = attack(spec, perturbed=perturbed).delta
+    assert torch.equal(delta[~perturbed], start[~perturbed])
+    assert not attack(spec, init="zero", perturbed=perturbed).delta[~perturbed].any()
+    assert ((delta - start)[perturbed].abs().flatten(1).amax(dim=1) > 0).all()
+
+
+def test_class_wise_noise_of_a_class_that_may_not_change_never_moves() -> None:
+    perturbed = torch.arange(16) % 2 == 0  # class 0 alone
+    delta = attack(attack_spec("class"), init="zero", perturbed=perturbed).delta
+    assert delta[0].any()
+    assert not delta[1].any()
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_cost_is_every_view_of_every_step(granularity: str) -> None:
+    spec = attack_spec(granularity, rounds=2, model_steps=3, noise_steps=1, pgd_steps=2)
+    assert attack(spec).image_views == BATCH * 2 * (2 * (3 + 1 * 2))
+
+
+def test_model_steps_train_and_move_the_learner_and_noise_steps_do_neither() -> None:
+    learner = Linear([1.0] * BATCH)
+    spec = attack_spec("sample", model_steps=3, noise_steps=2, pgd_steps=2)
+    search = search_with(learner, spec, image_set())
+    search.train_surrogate()
+    assert (learner.was_training, learner.steps) == ([True] * 3, 3)
+    search.learn_noise()
+    assert (learner.was_training, learner.steps) == ([True] * 3 + [False] * 4, 3)
+    search.train_surrogate()
+    assert learner.was_training[7:] == [True] * 3
+
+
+def test_every_pgd_step_meets_the_same_images_with_the_noise_of_the_step_before() -> None:
+    learner = Linear([1.0] * BATCH)
+    search = search_with(learner, attack_spec("sample", noise_steps=1, pgd_steps=3), image_set(), init="zero")
+    search.noise_batches = iter([torch.arange(8)])
+    search.learn_noise()
+    means = [view.mean().item() for view, _ in learner.seen]
+    assert means[0] - means[1] == pytest.approx(0.1 * EPSILON, rel=1e-3)
+    assert means[1] - means[2] == pytest.approx(0.1 * EPSILON, rel=1e-3)
+
+
+def test_pgd_steps_redraw_the_views() -> None:
+    learner = Linear([0.0] * BATCH)  # no gradient: only the views can change what is seen
+    learner.views = Views(16, (0.2, 1.0), (3 / 4, 4 / 3), 0.5, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0)
+    search = search_with(learner, attack_spec("sample", noise_steps=1, pgd_steps=2), image_set())
+    search.learn_noise()
+    (one, _), (other, _) = learner.seen
+    assert ((one - other).abs().flatten(1).amax(dim=1) > 0.01).all()
+
+
+def test_few_noise_steps_a_round_still_visit_every_image() -> None:
+    spec = attack_spec("sample", rounds=2, noise_steps=1)  # two rounds of one batch are sixteen images
+    delta = attack(spec, init="zero").delta
+    assert (delta.abs().flatten(1).amax(dim=1) > 0).all()
+
+
+def test_the_surrogates_rate_follows_the_cosine_over_the_rounds_without_warm_up() -> None:
+    search = _Search(attack_spec("sample", rounds=4), image_set(), context())
+    rates = []
+    for round_ in range(4):
+        search.set_lr(round_)
+        rates.append(search.optimizer.param_groups[0]["lr"])
+    # 0.05 and a final rate of 0.001 of it: 5e-5 + 0.04995 (1 + cos(pi round / 4)) / 2, rounds from 1.
+    assert rates == pytest.approx([0.042_684_992, 0.025_025, 0.007_365_008, 0.000_05], abs=1e-9)
+
+
+def test_sample_wise_noise_starts_from_the_class_wise_poison() -> None:
+    images = image_set()
+    start = attack(attack_spec("class"))
+    search = _Search(attack_spec("sample"), images, context(init=start))
+    assert torch.equal(search.delta, start.delta[images.labels])
+    # One round of one step: every pixel is within one step of its class's noise.
+    spec = attack_spec("sample", pgd_steps=1)
+    moved = (attack(spec, init=start).delta - start.delta[images.labels]).abs()
+    assert 0 < moved.max() <= 0.1 * EPSILON + 1e-6
+
+
+def test_a_start_from_another_poison_uses_the_same_fresh_surrogate() -> None:
+    start = Poison(torch.zeros(2, 3, 16, 16), "class")
+    one, other = (_Search(attack_spec("sample"), image_set(), context(init)) for init in ("uniform", start))
+    weights = other.victim.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in one.victim.network.state_dict().items())
+
+
+def test_every_round_is_reported_with_its_losses() -> None:
+    reports: list = []
+    attack(attack_spec("sample", rounds=3, noise_steps=1, pgd_steps=1), reports=reports)
+    assert [(done, total) for done, total, _ in reports] == [(1, 3), (2, 3), (3, 3)]
+    assert all("after model steps" in note and "after noise steps" in note for _, _, note in reports)
