@@ -104,6 +104,14 @@ def report(study: Annotated[str, typer.Option(help="A name under specs/studies; 
 
 
 @app.command()
+def show(study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "") -> None:
+    """Print a study's accuracy table and where its page lies."""
+    from engine.stages.report import show
+
+    show(study or _active_study())
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="A name under specs/studies; without it, print the one in use.")] = "",
 ) -> None:

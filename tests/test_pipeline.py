@@ -36,10 +36,12 @@ def spec(group, name):
 
 def write(path, *content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([options, *content]))
+    path.write_text(json.dumps([options, version, *content]))
 
 def read(path):
     return path.read_text()
+
+version = YAML(typ="safe").load(Path("engine/numerics.yaml").read_text()).get(stage)  # real artifacts hold it too
 
 if stage == "validate":
     dataset = spec("studies", o["study"])["study"]["dataset"]
@@ -116,20 +118,20 @@ def _short(call: str) -> str:
 STUDY = """
 study:
   name: small
-  dataset: scenes
+  dataset: digits
   poisons:
     clean: {attack: clean, init: zero}
     cp_c: {attack: cp_class, init: uniform}
     cp_s: {attack: cp_sample, init: cp_c}
   victims: [simclr_mini]
   defenses: [none]
-  downstream: [scenes]
+  downstream: [digits]
   seeds: [0]
 """
 
 
 def cell_of(poison: str, victim: str = "simclr_mini") -> set[str]:
-    return {f"pretrain {poison} {victim} none 0", f"probe {poison} {victim} none 0 scenes"}
+    return {f"pretrain {poison} {victim} none 0", f"probe {poison} {victim} none 0 digits"}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / ".gitignore", root / ".gitignore")
     repository.choose("small")
     everything = set().union(*(cell_of(poison) for poison in ("clean", "cp_c", "cp_s")))
-    everything |= {"generate clean", "generate cp_c", "generate cp_s", "floor simclr_mini 0 scenes", "report"}
+    everything |= {"generate clean", "generate cp_c", "generate cp_s", "floor simclr_mini 0 digits", "report"}
     assert repository.repro() == everything
     return root
 
@@ -196,7 +198,7 @@ def test_a_new_victim_leaves_the_other_cells_cached(repository: Repository) -> N
     shutil.copy(repository.root / "specs/victims/simclr_mini.yaml", repository.root / "specs/victims/second.yaml")
     repository.edit("specs/studies/small.yaml", "[simclr_mini]", "[simclr_mini, second]")
     new = set().union(*(cell_of(poison, "second") for poison in ("clean", "cp_c", "cp_s")))
-    assert repository.repro() == {*new, "floor second 0 scenes", "report"}
+    assert repository.repro() == {*new, "floor second 0 digits", "report"}
 
 
 def test_switching_studies_and_back_restores_from_the_run_cache(repository: Repository) -> None:
@@ -210,8 +212,8 @@ def test_switching_studies_and_back_restores_from_the_run_cache(repository: Repo
 
 def test_the_probe_protocol_reruns_probes_alone(repository: Repository) -> None:
     repository.edit("specs/probes/banked.yaml", "copies: 10", "copies: 5")
-    probes = {f"probe {poison} simclr_mini none 0 scenes" for poison in ("clean", "cp_c", "cp_s")}
-    assert repository.repro() == {*probes, "floor simclr_mini 0 scenes", "report"}
+    probes = {f"probe {poison} simclr_mini none 0 digits" for poison in ("clean", "cp_c", "cp_s")}
+    assert repository.repro() == {*probes, "floor simclr_mini 0 digits", "report"}
 
 
 def test_the_layout_reruns_nothing(repository: Repository) -> None:
@@ -247,7 +249,7 @@ def test_dvc_expands_every_study_to_the_cells_that_the_engine_names(
 
 def test_metrics_and_plots_are_declared(repository: Repository) -> None:
     shown = repository.run("dvc", "plots", "show", "--json")
-    assert "artifacts/scenes/curve" in shown
+    assert "artifacts/digits/curve" in shown
 
 
 def test_telemetry_is_off(repository: Repository) -> None:

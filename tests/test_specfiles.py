@@ -56,12 +56,12 @@ PLANTED = {
     "specs/layouts/e.yaml": ("kind: local\ndevice: cpu\ndevice: cuda\n", [(3, 1, ("device", "twice", "line 2"))]),
     "specs/defenses/f.yaml": ("kind: [none\n", [(2, 1, ("not YAML",))]),
     "specs/studies/g.yaml": (
-        "study:\n  name: g\n  dataset: scnes\n  poisons:\n    p: {attack: clean, init: q}\n"
-        "  victims: [simclr_mini, simclr_mini]\n  defenses: [none]\n  downstream: [scenes]\n  seeds: [0]\n",
+        "study:\n  name: g\n  dataset: digitz\n  poisons:\n    p: {attack: clean, init: q}\n"
+        "  victims: [simclr_mini, simclr_mini]\n  defenses: [none]\n  downstream: [digits]\n  seeds: [0]\n",
         [
-            (3, 3, ("study.dataset", "did you mean 'scenes'")),
+            (3, 3, ("study.dataset", "did you mean 'digits'")),
             (5, 24, ("study.poisons.p.init", "'q'", "zero")),
-            (6, 27, ("study.victims.1", "listed twice")),
+            (6, 26, ("study.victims.1", "listed twice")),
         ],
     ),
 }

@@ -65,9 +65,9 @@ class _Search:
     """The surrogate, the noise and the streams that Algorithm 1 moves."""
 
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
+        from engine.batching import endless_batches
         from engine.optimization import sgd
         from engine.perturbation import initial_delta
-        from engine.training.order import endless_batches
 
         self.spec, self.images, self.perturbed = spec, images, context.perturbed
         surrogate = spec.surrogate

@@ -16,20 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from engine.reporting.results import Results
-from engine.reporting.sheet import Panel, Theme, room_for
+from engine.reporting.results import Curve, Results
+from engine.reporting.sheet import MUTED, SURFACE, TEXT, Panel, Sheet, draw_sheet, room_for
 from engine.reporting.tables import PROBES, Summary, by_setting
-from engine.reporting.wording import number
+from engine.reporting.wording import mean_and_sd
 from engine.study import StudySpec
 
 # Paul Tol's "bright" scheme, https://personal.sron.nl/~pault/: told apart with every common colour blindness.
 PALETTE = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")
 REFERENCE_COLOUR = "#8A8A8A"
-DASHES = ("-", "--", "-.", ":")
+DASHES = {"-": "", "--": "dashed", "-.": "dash-dotted", ":": "dotted"}
 BAR = 0.38  # of the distance between two poisons
-
-Curves = dict[str, list[dict[int, float]]]
-"""The loss of every epoch, a run an entry, for every poison."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,11 @@ class Ink:
     dashes: str = "-"
     is_reference: bool = False
 
+    @property
+    def words(self) -> str:
+        """Name the dashes, where there are any."""
+        return DASHES[self.dashes]
+
 
 def inks(study: StudySpec, reference: str | None) -> dict[str, Ink]:
     """Give every poison its colour, in the study's order; beyond six, dashes tell them apart."""
@@ -49,8 +51,8 @@ def inks(study: StudySpec, reference: str | None) -> dict[str, Ink]:
     return {name: found.get(name, Ink(REFERENCE_COLOUR, is_reference=True)) for name in study.poisons}
 
 
-def accuracy_panels(results: Results, summaries: Sequence[Summary]) -> list[Panel]:
-    """Return a panel of bars for every victim, defense and downstream set."""
+def draw_accuracy(results: Results, summaries: Sequence[Summary]) -> Sheet:
+    """Draw bars for every victim, defense and downstream set."""
     study, ink = results.study, inks(results.study, results.reference)
     panels = []
     for setting, (*bars, floor) in by_setting(summaries).items():
@@ -58,89 +60,96 @@ def accuracy_panels(results: Results, summaries: Sequence[Summary]) -> list[Pane
         parts += [f"defense {setting.defense}"] if len(study.defenses) > 1 else []
         parts += [f"probed on {setting.downstream}"] if len(study.downstream) > 1 else []
 
-        def draw(axes: Axes, theme: Theme, bars: list[Summary] = bars, floor: Summary = floor) -> Sequence[Artist]:
-            return _draw_bars(axes, theme, bars, floor, ink)
+        def draw(axes: Axes, bars: list[Summary] = bars, floor: Summary = floor) -> Sequence[Artist]:
+            return _draw_bars(axes, bars, floor, ink)
 
         panels.append(Panel(" · ".join(parts), draw, 0.95 + 0.48 * len(bars), left=room_for(study.poisons)))
-    return panels
+    return draw_sheet(panels, title="Linear and kNN accuracy: the shorter a bar, the stronger the poison")
 
 
-def _draw_bars(axes: Axes, theme: Theme, bars: list[Summary], floor: Summary, ink: dict[str, Ink]) -> list[Artist]:
+def _draw_bars(axes: Axes, bars: list[Summary], floor: Summary, ink: dict[str, Ink]) -> list[Artist]:
     for place, summary in enumerate(bars):
-        colour = ink[summary.poison].colour
-        for side, probe in ((-1, "linear"), (1, "knn")):
-            _draw_bar(axes, theme, place + side * BAR / 2, summary, probe, colour)
+        for side, probe in zip((-1, 1), PROBES, strict=True):
+            _draw_bar(axes, place + side * BAR / 2, summary, probe, ink[summary.poison].colour)
     for probe, dashes in zip(PROBES, ("--", ":"), strict=True):
         if found := floor.spreads[probe]:
-            axes.axvline(found.mean, color=theme.text, linestyle=dashes, linewidth=1.1, zorder=3)
+            axes.axvline(found.mean, color=TEXT, linestyle=dashes, linewidth=1.1, zorder=3)
     axes.set_yticks(range(len(bars)), [summary.poison for summary in bars])
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, 109)
+    axes.set_xlim(0, 116 if len(floor.rows) > 1 else 109)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("accuracy on clean test images (%)")
+    seed = Line2D([], [], color=TEXT, marker="o", markersize=3.2, linestyle="", label="one seed")
     return [
-        Patch(facecolor=theme.muted, edgecolor=theme.muted, label="linear"),
-        Patch(facecolor=theme.surface, edgecolor=theme.muted, hatch="////", label="kNN"),
-        Line2D([], [], color=theme.text, linestyle="--", linewidth=1.1, label="untrained, linear"),
-        Line2D([], [], color=theme.text, linestyle=":", linewidth=1.1, label="untrained, kNN"),
+        Patch(facecolor=MUTED, edgecolor=MUTED, label="linear"),
+        Patch(facecolor=SURFACE, edgecolor=MUTED, hatch="////", label="kNN"),
+        Line2D([], [], color=TEXT, linestyle="--", linewidth=1.1, label="untrained, linear"),
+        Line2D([], [], color=TEXT, linestyle=":", linewidth=1.1, label="untrained, kNN"),
+        *([seed] if len(floor.rows) > 1 else []),
     ]
 
 
-def _draw_bar(axes: Axes, theme: Theme, y: float, summary: Summary, probe: str, colour: str) -> None:
+def _draw_bar(axes: Axes, y: float, summary: Summary, probe: str, colour: str) -> None:
     found = summary.spreads[probe]
     if found is None:
-        axes.text(1, y, "missing", va="center", color=theme.muted, style="italic", fontsize=8)
+        axes.text(1, y, "missing", va="center", color=MUTED, style="italic", fontsize=8)
         return
-    style: dict[str, Any] = (
-        {"facecolor": colour} if probe == "linear" else {"facecolor": theme.surface, "hatch": "////"}
-    )
+    style: dict[str, Any] = {"color": colour} if probe == "linear" else {"facecolor": SURFACE, "hatch": "////"}
     axes.barh(y, found.mean, height=BAR * 0.92, edgecolor=colour, linewidth=0.9, **style)
     values = [value for row in summary.rows if (value := getattr(row, probe)) is not None]
     if len(values) > 1:
-        axes.plot(values, [y] * len(values), "o", markersize=3.2, color=theme.text, markeredgecolor=theme.surface,
-                  markeredgewidth=0.6, zorder=4)  # fmt: skip
-    axes.text(max(values) + 1.2, y, number(found.mean), va="center", fontsize=8, color=theme.text, zorder=5)
+        edge: dict[str, Any] = {"markeredgecolor": SURFACE, "markeredgewidth": 0.6}
+        axes.plot(values, [y] * len(values), "o", markersize=3.2, color=TEXT, zorder=4, **edge)
+    paper = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
+    axes.text(max(values) + 1.4, y, mean_and_sd(found), va="center", fontsize=8, zorder=5, bbox=paper)
 
 
-def loss_panels(results: Results) -> list[Panel]:
-    """Return a panel of training curves for every victim and defense."""
+def draw_losses(results: Results) -> Sheet:
+    """Draw the training curves of every victim and defense."""
     study, ink = results.study, inks(results.study, results.reference)
     panels = []
     for victim, defense in itertools.product(study.victims, study.defenses):
-        curves: Curves = {}
-        for cell, losses in results.losses.items():
+        curves: dict[str, list[Curve]] = {}
+        for cell, curve in results.curves.items():
             if (cell.victim, cell.defense) == (victim, defense):
-                curves.setdefault(cell.poison, []).append(losses)
+                curves.setdefault(cell.poison, []).append(curve)
 
-        def draw(axes: Axes, theme: Theme, curves: Curves = curves) -> Sequence[Artist]:
-            return _draw_curves(axes, theme, curves, ink)
+        def draw(axes: Axes, curves: dict[str, list[Curve]] = curves) -> Sequence[Artist]:
+            return _draw_curves(axes, curves, ink)
 
         title = f"{victim} · defense {defense}" if len(study.defenses) > 1 else victim
         panels.append(Panel(title, draw, 2.6))
-    return panels
+    return draw_sheet(panels, title="The victim's own loss on the images it was given, mean of each epoch")
 
 
-def _draw_curves(axes: Axes, theme: Theme, curves: Curves, ink: dict[str, Ink]) -> list[Artist]:
+def _draw_curves(axes: Axes, curves: dict[str, list[Curve]], ink: dict[str, Ink]) -> list[Artist]:
     lines: list[Artist] = []
     for poison, runs in curves.items():
-        epochs = sorted(set().union(*runs))
-        values = np.array([[run.get(epoch, np.nan) for run in runs] for epoch in epochs])
-        counts = np.isfinite(values).sum(axis=1)
-        means = np.nansum(values, axis=1) / counts
+        epochs, means, sds = spread_of(runs)
         style = ink[poison]
-        wide = (
-            {"linewidth": 3.6, "alpha": 0.55} if style.is_reference else {}
-        )  # it shows under a poison that does nothing
-        lines += axes.plot(epochs, means, color=style.colour, linestyle=style.dashes, label=poison, **wide)
+        # A wide reference line still shows under a poison that does nothing.
+        width, alpha = (3.6, 0.55) if style.is_reference else (1.6, 1.0)
+        looks: dict[str, Any] = {"linestyle": style.dashes, "linewidth": width, "alpha": alpha}
+        lines += axes.plot(epochs, means, color=style.colour, label=poison, **looks)
         if len(runs) > 1:
-            squares = np.nansum((values - means[:, None]) ** 2, axis=1)
-            sds = np.sqrt(squares / np.maximum(counts - 1, 1))
             axes.fill_between(epochs, means - sds, means + sds, color=style.colour, alpha=0.2, linewidth=0)
     if not curves:
-        axes.text(0.5, 0.5, "no training curve yet", transform=axes.transAxes, ha="center", color=theme.muted)
+        axes.text(0.5, 0.5, "no training curve yet", transform=axes.transAxes, ha="center", color=MUTED)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss (mean of epoch)")
+    axes.set_ylabel("training loss")
     axes.margins(x=0.01)
     return lines
+
+
+def spread_of(runs: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return every epoch, and over the runs that reached it the loss's mean and sample standard deviation."""
+    epochs = np.unique(np.concatenate([run.epochs for run in runs]))
+    losses = np.full((len(runs), len(epochs)), np.nan)
+    for row, run in zip(losses, runs, strict=True):
+        row[np.searchsorted(epochs, run.epochs)] = run.losses
+    counts = np.isfinite(losses).sum(axis=0)
+    means = np.nansum(losses, axis=0) / counts
+    squares = np.nansum((losses - means) ** 2, axis=0)
+    return epochs, means, np.sqrt(squares / np.maximum(counts - 1, 1))

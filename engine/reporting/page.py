@@ -11,9 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from engine.reporting import sections
+from engine.reporting.figures import inks
 from engine.reporting.pictures import MAGNIFICATION
 from engine.reporting.results import Results
-from engine.reporting.sheet import DARK, LIGHT, Panel, draw_sheet
+from engine.reporting.sheet import Sheet
 from engine.reporting.tables import Row, Summary
 from engine.reporting.wording import COLUMNS, NOTHING
 
@@ -24,12 +25,12 @@ def render_page(
     results: Results,
     rows: Sequence[Row],
     summaries: Sequence[Summary],
-    figures: Mapping[str, Sequence[Panel]],
+    figures: Mapping[str, Sheet],
     about: dict[str, Any],
 ) -> str:
     """Return the page as HTML.
 
-    ``figures`` holds the panels of the accuracy and loss figures, ``about`` the specs and the provenance.
+    ``figures`` holds the accuracy and loss figures, ``about`` the specs and the provenance.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -42,10 +43,11 @@ def render_page(
         study=results.study,
         columns=COLUMNS,
         nothing=NOTHING,
+        inks=inks(results.study, results.reference),
         cards=sections.cards(results, summaries),
         groups=sections.accuracy_groups(results, summaries),
         seeds=sections.seed_lines(rows) if len(results.study.seeds) > 1 else [],
-        figures={name: [_figure(panel) for panel in panels] for name, panels in figures.items()},
+        figures={name: _panels(sheet) for name, sheet in figures.items()},
         pictures=sections.picture_rows(results),
         magnification=MAGNIFICATION,
         costs=sections.costs(results),
@@ -57,14 +59,14 @@ def render_page(
     )
 
 
-def _figure(panel: Panel) -> dict[str, str]:
-    light, dark = (draw_sheet([panel], theme=theme) for theme in (LIGHT, DARK))
-    return {"title": panel.title, "light": sections.data_uri(light), "dark": sections.data_uri(dark)}
+def _panels(sheet: Sheet) -> list[tuple[str, str]]:
+    """Return every panel's title and address: one by one, they fit on a phone."""
+    return [(title, sections.data_uri(png)) for title, png in sheet.panel_pngs()]
 
 
 def _yaml(spec: dict[str, Any]) -> str:
     stream = io.StringIO()
     yaml = YAML()
-    yaml.default_flow_style = False
+    yaml.default_flow_style = None  # lists of numbers stay on one line
     yaml.dump(spec, stream)
     return stream.getvalue()

@@ -5,7 +5,6 @@ Shapes: n images [n, H, W, 3], uint8.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from PIL import Image
 
 from engine.reporting.results import PoisonFacts, Results
-from engine.reporting.sheet import Panel, Theme, draw_sheet
-from engine.reporting.wording import number
+from engine.reporting.sheet import Panel, Sheet, draw_sheet, to_png
+from engine.reporting.wording import budget_note, number
 
 MAGNIFICATION = 10
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -81,18 +79,16 @@ def stack_png(shown: Pictures, index: int) -> bytes:
         top = place * (height + GAP)
         canvas[top : top + height, :, :3] = image
         canvas[top : top + height, :, 3] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return to_png(canvas)
 
 
-def draw_perturbations(results: Results) -> bytes:
-    """Return one sheet as PNG: for every poison clean images, magnified perturbations, poisoned images."""
+def draw_perturbations(results: Results) -> Sheet:
+    """Draw for every poison clean images, magnified perturbations and poisoned images."""
     panels = _panels(results) or [Panel("no poison is there to show", _draw_nothing, 1.0)]
     return draw_sheet(panels, title="One image per class, before and after poisoning", columns=1, width=SHEET_WIDTH)
 
 
-def _draw_nothing(axes: Axes, theme: Theme) -> Sequence[Artist]:
+def _draw_nothing(axes: Axes) -> Sequence[Artist]:
     axes.set_axis_off()
     return ()
 
@@ -106,12 +102,13 @@ def _panels(results: Results) -> list[Panel]:
             continue
         height, width = shown.clean.shape[1:3]
 
-        def draw(axes: Axes, theme: Theme, shown: Pictures = shown) -> Sequence[Artist]:
+        def draw(axes: Axes, shown: Pictures = shown) -> Sequence[Artist]:
             _draw_pictures(axes, shown)
             return ()
 
         side = (SHEET_WIDTH - 1.15) / len(shown.classes)
-        panels.append(Panel(f"{facts.name}: {shown.note}", draw, 0.85 + 3 * side * height / width, left=1.0))
+        title = f"{facts.name}: {shown.note}; {budget_note(facts)}"
+        panels.append(Panel(title, draw, 0.85 + 3 * side * height / width, left=1.0))
     return panels
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ def write_records(
 
     ``about`` is what the JSON file says beside the numbers.
     """
-    write_csv(folder / "accuracy.csv", [dataclasses.asdict(row) for row in rows])
+    write_csv(folder / "accuracy.csv", [vars(row) for row in rows])
     write_csv(folder / "summary.csv", [_flat(summary) for summary in summaries])
     (folder / "summary.md").write_text(markdown(results, summaries), encoding="utf-8")
     content = {
@@ -33,9 +32,9 @@ def write_records(
         "study": resolved(results.study),
         "reference": results.reference,
         "poisons": {name: facts.manifest for name, facts in results.poisons.items()},
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "rows": [vars(row) for row in rows],
         "summary": [_nested(summary) for summary in summaries],
-        "final_losses": {run.key: losses[max(losses)] for run, losses in results.losses.items() if losses},
+        "final_losses": {run.key: float(curve.losses[-1]) for run, curve in results.curves.items()},
         "missing": [{"stage": gap.stage, "reason": gap.reason} for gap in results.missing],
         **about,
     }

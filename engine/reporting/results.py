@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.artifacts.files import ArtifactError, read_json
 from engine.artifacts.poison import read_manifest
 from engine.specfiles import load, resolved
 from engine.study import Cell, StudySpec, cells, floor_path, poison_path
-
-if TYPE_CHECKING:
-    import numpy as np
 
 REFERENCE_KIND = "clean"
 """The attack that leaves the images alone: what every poison is compared with."""
@@ -54,6 +51,16 @@ class FloorKey(NamedTuple):
     victim: str
     seed: int
     downstream: str
+
+
+class Curve(NamedTuple):
+    """The loss of every epoch of a run.
+
+    Shapes: both [epochs].
+    """
+
+    epochs: np.ndarray
+    losses: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Results:
     poisons: dict[str, PoisonFacts] = field(default_factory=dict)
     accuracies: dict[tuple[Cell, str], Accuracy] = field(default_factory=dict)
     floors: dict[FloorKey, Accuracy] = field(default_factory=dict)
-    losses: dict[Cell, dict[int, float]] = field(default_factory=dict)
+    curves: dict[Cell, Curve] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
 
     @property
@@ -142,9 +149,9 @@ def read_results(study: StudySpec) -> Results:
 
 
 def _read_cell(results: Results, cell: Cell) -> None:
-    losses = results.read(f"pretrain@{cell.key}", lambda: _losses(cell.curve))
-    if losses is not None:
-        results.losses[cell] = losses
+    curve = results.read(f"pretrain@{cell.key}", lambda: _curve(cell.curve))
+    if curve is not None:
+        results.curves[cell] = curve
     for downstream in results.study.downstream:
         file = cell.probe(downstream)
         found = results.read(probe_stage(cell.key, downstream), lambda file=file: _accuracy(file))  # type: ignore[misc]
@@ -174,19 +181,16 @@ def _accuracy(file: Path) -> Accuracy:
         raise ArtifactError(f"{file} holds no accuracies: {where}: {fault['msg']}; run the stage again") from error
 
 
-def _losses(file: Path) -> dict[int, float]:
-    """Return the loss of every epoch."""
+def _curve(file: Path) -> Curve:
     try:
         with file.open(newline="") as stream:
-            return {int(row["epoch"]): _finite(row["loss"]) for row in csv.DictReader(stream)}
+            header, *lines = csv.reader(stream)
+        epoch, loss = header.index("epoch"), header.index("loss")
+        curve = Curve(np.array([int(line[epoch]) for line in lines]), np.array([float(line[loss]) for line in lines]))
+        if not lines or not np.isfinite(curve.losses).all():
+            raise ValueError("it has no epoch, or a loss that is no number")
     except FileNotFoundError:
         raise ArtifactError(f"{file} does not exist; run `dvc repro` to make it") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, ValueError) as error:
         raise ArtifactError(f"{file} is not a training curve ({error}); run the stage again") from error
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"a loss is {text}")
-    return value
+    return curve

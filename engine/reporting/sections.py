@@ -59,12 +59,19 @@ def cards(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]
                 "attack": facts.attack,
                 "ink": ink[name],
                 "is_reference": is_reference,
-                "marks": {key: (mark.mean, mean_and_sd(mark)) for key, mark in marks.items() if mark},
-                "sentence": headline(least, is_reference=is_reference, is_least=is_least),
+                "marks": {key: (mark.mean, mean_and_sd(mark)) if mark else None for key, mark in marks.items()},
+                "sentence": _unbroken(headline(least, is_reference=is_reference, is_least=is_least)),
                 "budget": budget_sentence(facts),
             }
         )
     return found_cards
+
+
+def _unbroken(sentence: str) -> str:
+    """Keep a number, its deviation and its unit on one line."""
+    for text in (" ± ", " %"):
+        sentence = sentence.replace(text, text.replace(" ", "\N{NO-BREAK SPACE}"))
+    return sentence
 
 
 def accuracy_groups(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]]:

@@ -7,44 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
-WIDTH = 4.5  # inches of one panel
-
-THEMED: dict[Any, str] = {
-    "figure.facecolor": "surface",
-    "axes.facecolor": "surface",
-    "text.color": "text",
-    "axes.titlecolor": "text",
-    "axes.labelcolor": "muted",
-    "axes.edgecolor": "muted",
-    "xtick.color": "muted",
-    "ytick.color": "muted",
-    "legend.labelcolor": "muted",
-    "grid.color": "grid",
-}
-"""Which colour of the theme each of matplotlib's settings takes."""
-
-
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a figure's surface and of what is written on it."""
-
-    surface: str
-    text: str
-    muted: str
-    grid: str
-
-
-LIGHT = Theme("#FFFFFF", "#1B1F24", "#57606A", "#E4E7EB")
-DARK = Theme("#171B21", "#E6EAF0", "#9AA5B1", "#2C333D")
+TEXT, MUTED, SURFACE = "#1b1f24", "#57606a", "#ffffff"  # as in figures.mplstyle
+WIDTH = 4.5  # of one panel
+ABOVE, BELOW, RIGHT, EDGE = 0.35, 0.5, 0.15, 0.12  # room around a panel's axes
+HEAD, FOOT = 0.4, 0.35  # room for the sheet's title and legend
 
 
 @dataclass(frozen=True)
@@ -55,9 +31,37 @@ class Panel:
     """
 
     title: str
-    draw: Callable[[Axes, Theme], Sequence[Artist]]
+    draw: Callable[[Axes], Sequence[Artist]]
     height: float
     left: float = 0.6
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A drawn sheet.
+
+    Shapes: pixels uint8 [H, W, 3]; boxes holds every panel's (left, top, right, bottom) in it.
+    """
+
+    panels: tuple[Panel, ...]
+    pixels: np.ndarray
+    boxes: tuple[tuple[int, int, int, int], ...]
+
+    def png(self) -> bytes:
+        """Return the whole sheet as PNG."""
+        return to_png(self.pixels)
+
+    def panel_pngs(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the title and the picture of every panel, without the legend."""
+        for panel, (left, top, right, bottom) in zip(self.panels, self.boxes, strict=True):
+            yield panel.title, to_png(self.pixels[top:bottom, left:right])
+
+
+def to_png(pixels: np.ndarray) -> bytes:
+    """Return a picture as PNG, without metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def room_for(labels: Iterable[str]) -> float:
@@ -65,65 +69,52 @@ def room_for(labels: Iterable[str]) -> float:
     return 0.25 + 0.075 * max(map(len, labels))
 
 
-@contextmanager
-def _styled(theme: Theme) -> Iterator[None]:
-    """Draw in our style whatever the user's matplotlibrc says."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(matplotlib.rc_params_from_file(STYLE, use_default_template=False))
-        for key, part in THEMED.items():
-            matplotlib.rcParams[key] = getattr(theme, part)
-        yield
+def draw_sheet(panels: Sequence[Panel], *, title: str, columns: int = 3, width: float = WIDTH) -> Sheet:
+    """Draw panels on one sheet, with one title and one legend for all.
 
-
-def draw_sheet(
-    panels: Sequence[Panel], *, title: str = "", theme: Theme = LIGHT, columns: int = 3, width: float = WIDTH
-) -> bytes:
-    """Draw panels on one sheet, with one legend for all, and return it as PNG.
+    Margins are fixed: matplotlib's own layout engines take as long as the drawing.
 
     Units: width of one panel in inches.
     """
     columns = min(columns, len(panels))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    with _styled(theme):
-        heights = [max(panel.height for panel in row) for row in rows]
-        head, foot = 0.4 * bool(title), 0.35
-        size = (width * columns, sum(heights) + head + foot)
-        figure = Figure(figsize=size)
-        FigureCanvasAgg(figure)
+    heights = [max(panel.height for panel in row) for row in rows]
+    across, up = width * columns, sum(heights) + HEAD + FOOT
+    with _styled():
+        figure = Figure(figsize=(across, up))
+        canvas = FigureCanvasAgg(figure)
         legend: dict[str, Artist] = {}
-        top = size[1] - head
-        for row, height in zip(rows, heights, strict=True):
-            for place, panel in enumerate(row):
-                corner = (place * width, top - panel.height)
-                for handle in _add_panel(figure, panel, corner, width, theme):
-                    legend.setdefault(str(handle.get_label()), handle)
-            top -= height
-        if title:
-            figure.text(0.12 / size[0], 1 - 0.12 / size[1], title, va="top", fontsize="large", fontweight="bold")
+        corners = []
+        for number, panel in enumerate(panels):
+            row, column = divmod(number, columns)
+            corners.append((column * width, HEAD + sum(heights[:row])))
+            for handle in _add_panel(figure, panel, corners[-1], width):
+                legend.setdefault(str(handle.get_label()), handle)
+        figure.text(EDGE / across, 1 - EDGE / up, title, va="top", fontsize="large", fontweight="bold")
         if legend:
-            most = max(2, int(size[0] // 1.1))
+            most = max(2, int(across // 0.9))
             figure.legend(handles=[*legend.values()], loc="lower center", ncols=min(len(legend), most))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        dpi = figure.dpi
+    boxes = [(x, y, x + width, y + panel.height) for (x, y), panel in zip(corners, panels, strict=True)]
+    return Sheet(tuple(panels), pixels, tuple(tuple(round(edge * dpi) for edge in box) for box in boxes))  # type: ignore[misc]
 
 
-def _add_panel(
-    figure: Figure, panel: Panel, corner: tuple[float, float], width: float, theme: Theme
-) -> Sequence[Artist]:
-    """Draw a panel with its lower left corner at a place in inches, and return what its legend shows.
-
-    Fixed margins: matplotlib's own layout engines take as long as the drawing.
-    """
+def _add_panel(figure: Figure, panel: Panel, corner: tuple[float, float], width: float) -> Sequence[Artist]:
+    """Draw a panel with its upper left corner at a place in inches, and return what its legend shows."""
     across, up = figure.get_size_inches()
-    below = 0.5
-    box = (
-        (corner[0] + panel.left) / across,
-        (corner[1] + below) / up,
-        (width - panel.left - 0.15) / across,
-        (panel.height - below - 0.35) / up,
-    )
-    axes = figure.add_axes(box)
-    axes.set_title(panel.title, x=(0.12 - panel.left) / (box[2] * across), horizontalalignment="left")
-    return panel.draw(axes, theme)
+    inner = (width - panel.left - RIGHT, panel.height - ABOVE - BELOW)
+    bottom = up - corner[1] - panel.height + BELOW
+    axes = figure.add_axes(((corner[0] + panel.left) / across, bottom / up, inner[0] / across, inner[1] / up))
+    axes.set_title(panel.title, x=(EDGE - panel.left) / inner[0], y=1 + 0.1 / inner[1])
+    return panel.draw(axes)
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """Draw in our style whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(matplotlib.rc_params_from_file(STYLE, use_default_template=False))
+        yield

@@ -106,7 +106,19 @@ def budget_sentence(facts: PoisonFacts) -> str:
     excess = "; this is over the budget" if levels > budget + 1e-6 else ""
     changed, images = facts.manifest["perturbed"], facts.manifest["images"]
     share = f" {number(100 * changed / images)} % of the images are perturbed." if changed < images else ""
-    return f"{measured}; the budget is {number(budget, 0 if budget == round(budget) else 1)}{excess}.{share}"
+    return f"{measured}; the budget is {_levels(budget)}{excess}.{share}"
+
+
+def budget_note(facts: PoisonFacts) -> str:
+    """Say the same in a few words."""
+    if facts.manifest is None:
+        return "missing"
+    largest, budget = facts.manifest["max_difference_levels"], 255 * facts.manifest["epsilon"]
+    return f"largest difference {largest} of {_levels(budget)} grey levels"
+
+
+def _levels(budget: float) -> str:
+    return number(budget, 0 if abs(budget - round(budget)) < 1e-6 else 1)
 
 
 def headline(summary: Summary, *, is_reference: bool, is_least: bool) -> str:

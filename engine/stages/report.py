@@ -20,30 +20,33 @@ def report(study_name: str) -> Path:
 
     What is missing is listed, in the table and on the page; it is no error.
     """
-    from engine.reporting.figures import accuracy_panels, loss_panels
+    from engine.reporting.figures import draw_accuracy, draw_losses
     from engine.reporting.page import render_page
     from engine.reporting.pictures import draw_perturbations
     from engine.reporting.provenance import provenance, resolved_specs
     from engine.reporting.records import write_records
-    from engine.reporting.sheet import draw_sheet
 
     results = read_results(load_study(study_name))
     rows = accuracy_rows(results)
     summaries = summarise(rows)
     about = {"specs": resolved_specs(results), "provenance": provenance(results)}
-    figures = {"accuracy": accuracy_panels(results, summaries), "loss": loss_panels(results)}
+    figures = {"accuracy": draw_accuracy(results, summaries), "loss": draw_losses(results)}
     target = REPORTS / results.study.name
     with atomic_directory(target) as folder:
         write_records(folder, results, rows, summaries, about)
-        accuracy_title = "Linear and kNN accuracy: the shorter a bar, the stronger the poison"
-        (folder / "accuracy.png").write_bytes(draw_sheet(figures["accuracy"], title=accuracy_title))
-        loss_title = "The victim's own loss on the images it was given"
-        (folder / "loss_curves.png").write_bytes(draw_sheet(figures["loss"], title=loss_title))
-        (folder / "perturbations.png").write_bytes(draw_perturbations(results))
+        (folder / "accuracy.png").write_bytes(figures["accuracy"].png())
+        (folder / "loss_curves.png").write_bytes(figures["loss"].png())
+        (folder / "perturbations.png").write_bytes(draw_perturbations(results).png())
         page = render_page(results, rows, summaries, figures, about)
         (folder / "index.html").write_text(page, encoding="utf-8")
     _print(results, summaries, target / "index.html")
     return target
+
+
+def show(study_name: str) -> None:
+    """Print a study's accuracy table and where its page lies, from what is there; write nothing."""
+    results = read_results(load_study(study_name))
+    _print(results, summarise(accuracy_rows(results)), REPORTS / results.study.name / "index.html")
 
 
 def _print(results: Results, summaries: Sequence[Summary], page: Path) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.batching import batches
 from engine.errors import EngineError
 from engine.optimization import descend, set_lr, sgd, warmup_cosine_lr
 from engine.protocols import Defense, ImageSet, Progress, Victim
 from engine.randomness import stream
-from engine.training.order import batches
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def release(project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(kind: str, name: str = "p", init: str = "zero", **changes: Any) -> ReleasedPoison:
         values = {"kind": kind, **SMALL[kind], **changes}
         Path(f"specs/attacks/under_test_{name}.yaml").write_text(json.dumps(values))
-        (Path("artifacts") / "scenes" / "poison").mkdir(parents=True, exist_ok=True)
-        return read_poison(stage.generate("scenes", name, f"under_test_{name}", init, "local"))
+        (Path("artifacts") / "digits" / "poison").mkdir(parents=True, exist_ok=True)
+        return read_poison(stage.generate("digits", name, f"under_test_{name}", init, "local"))
 
     return run
 
@@ -109,6 +109,6 @@ def test_a_poison_starts_from_another(release: Any) -> None:
     release("random_noise", "first", granularity="class")
     still = {"rounds": 1, "model_steps": 1, "noise_steps": 1, "pgd_steps": 1, "step_size_rel": 1e-6}
     second = release("contrastive_poisoning", "second", init="first", **still)
-    first = read_poison(Path("artifacts/scenes/poison/first"))
+    first = read_poison(Path("artifacts/digits/poison/first"))
     clean = images().train
     assert torch.allclose(second.poison.delta, first.poison.delta[clean.labels], atol=1e-6)

@@ -98,7 +98,7 @@ def test_endings_may_be_upper_case_and_folders_deeper(tmp_path: Path) -> None:
         (lambda root: (root / "pets").mkdir(), {}, DatasetFault, r"holds no class folders; put images into .*<class>/"),
         (lambda root: fill(root / "pets" / "cat", 2), {}, DatasetFault, r"holds cat, expected .*give test_fraction"),
         (
-            lambda root: halves(root),
+            halves,
             {"test_fraction": 0.5},
             DatasetFault,
             "has train/ and test/ already; remove test_fraction",
@@ -119,7 +119,7 @@ def test_endings_may_be_upper_case_and_folders_deeper(tmp_path: Path) -> None:
             r"train has class folders without an image file: ant, bee; fill or remove them",
         ),
         (
-            lambda root: halves(root),
+            halves,
             {"train_per_class": 6},
             DatasetFault,
             r"train_per_class is 6, but some classes have fewer: cat \(5\), dog \(5\)",

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.batching import batches, endless_batches
 from engine.errors import EngineError
 from engine.randomness import stream
-from engine.training.order import batches, endless_batches
 
 
 @settings(max_examples=50, deadline=None)
