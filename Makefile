@@ -13,10 +13,10 @@ demo: .venv/ready ## generate, pretrain, probe, report: the quickstart study
 test: check ## everything that CI runs
 
 check: lint types specs
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 fast: .venv/ready ## the tests without the slow ones
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -38,12 +38,18 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         )
         poison: Poison = plugins.build("attacks", spec)(clean.to(executor.device), context)
     delta = _masked(poison, perturbed)
-    released = poison_u8(
-        clean.images_u8,
-        _spread(poison, delta, clean, perturbed),
-        epsilon=spec.epsilon,
-        truncate=spec.quantization == "truncate",
-    )
+    spread = _spread(poison, delta, clean, perturbed)
+    truncate = spec.quantization == "truncate"
+    released = poison_u8(clean.images_u8, spread, epsilon=spec.epsilon, truncate=truncate)
+    about = {
+        "name": name,
+        "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
+        "attack": {"name": attack, "spec": resolved(spec), "init": init},
+        "epsilon": spec.epsilon,
+        "granularity": poison.granularity,
+        "image_views": poison.image_views,
+        "numerics": numerics("generate"),
+    }
     target = poison_path(dataset, name)
     write_poison(
         target,
@@ -51,15 +57,7 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         released=ImageSet(released, clean.labels, clean.class_names),
         levels=quantize_levels(delta, epsilon=spec.epsilon),
         perturbed=perturbed,
-        about={
-            "name": name,
-            "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
-            "attack": {"name": attack, "spec": resolved(spec), "init": init},
-            "epsilon": spec.epsilon,
-            "granularity": poison.granularity,
-            "image_views": poison.image_views,
-            "numerics": numerics("generate"),
-        },
+        about=about,
     )
     return target
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.reporting.results import Accuracy, Results
@@ -17,6 +17,7 @@ from engine.study import cells
 Build = Callable[..., Results]
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=8))
 def test_the_spread_is_that_of_numpy_and_scipy(values: list[float]) -> None:
     found = spread(values)

@@ -120,7 +120,7 @@ def make_study(root: Path) -> None:
     for name in spec.poisons:
         write_tiny_poison(name, spec.poisons[name].attack)
     for place, run in enumerate(cells(spec)):
-        write_probe(run.probe("tiny"), 60.123 + place, 50.456 + place)
+        write_probe(run.probe("tiny"), round(60.123 + place, 4), round(50.456 + place, 4))
         run.curve.parent.mkdir(parents=True, exist_ok=True)
         run.curve.write_text("epoch,loss,lr\n1,4.5,0.1\n2,3.25,0.1\n")
     for victim in spec.victims:
