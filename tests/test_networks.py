@@ -46,7 +46,7 @@ def test_batch_norm_has_torchs_values_gradients_and_statistics(training: bool) -
 
 
 def test_batch_norm_keeps_the_channels_last_layout_in_evaluation() -> None:
-    # The reason why the class exists: torch's own leaves the layout in this backward pass.
+    # Convolutions in that layout would otherwise convert back at every layer.
     ours, _ = batch_norms()
     x = torch.randn(4, 3, 5, 6, generator=stream(0, "images")).to(memory_format=torch.channels_last)
     out, grad, *_ = run(ours.eval(), x, x)

@@ -101,9 +101,13 @@ def test_noise_is_clipped_at_black_and_white_and_never_wraps() -> None:
     assert poison_u8(images, torch.tensor([0.4, -0.4]), epsilon=0.4).tolist() == [255, 0]
 
 
-def test_whole_grey_levels_survive_the_float_budget() -> None:
+def test_whole_grey_levels_survive_a_budget_written_as_a_fraction_or_a_decimal() -> None:
     levels = list(range(1, 128))
     assert [max_level(level / 255) for level in levels] == levels
+    # Written as a decimal too: 0.031372549 * 255 falls just short of 8.
+    decimals = [round(level / 255, 9) for level in levels]
+    assert any(epsilon * 255 < level for epsilon, level in zip(decimals, levels, strict=True))
+    assert [max_level(epsilon) for epsilon in decimals] == levels
     assert [max_level((level + 0.5) / 255) for level in levels] == levels
     assert [max_level((level - 0.001) / 255) for level in levels] == [level - 1 for level in levels]
 

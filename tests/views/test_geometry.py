@@ -68,6 +68,15 @@ def test_crop_boxes_have_torchvisions_distribution(
     assert {name: d for name, d in distances.items() if d > KS_BOUND} == {}
 
 
+@pytest.mark.parametrize("scale", [0.3, 0.45, 0.6])
+@pytest.mark.parametrize("ratio", [0.7, 0.95, 1.3])
+def test_the_size_of_a_given_area_and_ratio_is_rounded_as_torchvision_does(scale: float, ratio: float) -> None:
+    with torch.random.fork_rng(devices=[]):
+        *_, height, width = RandomResizedCrop.get_params(torch.empty(3, 23, 29), [scale, scale], [ratio, ratio])
+    boxes = sample_boxes(stream(0, "boxes"), 5, (23, 29), scale=(scale, scale), ratio=(ratio, ratio))
+    assert boxes[:, 2:].tolist() == [[height, width]] * 5
+
+
 def test_a_crops_position_is_uniform_over_all_places_where_it_fits() -> None:
     boxes = sample_boxes(stream(0, "boxes"), 20_000, (8, 9), scale=(0.5, 0.5), ratio=(1.0, 1.0))
     assert boxes[:, 2:].unique(dim=0).tolist() == [[6, 6]]
