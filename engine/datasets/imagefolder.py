@@ -51,8 +51,9 @@ def build(spec: Spec, *, root: Path, download: bool = False, progress: Progress 
 
 def find_halves(folder: Path, test_fraction: float | None, seed: int) -> tuple[FileSet, FileSet]:
     """List the files of the training half and of the test half, whichever layout the folder has."""
-    from engine.images import DatasetFault, class_folders, hold_out, list_files
+    from engine.images import DatasetFault, class_folders, hold_out, list_files, require_folder
 
+    require_folder(folder, holds="train/<class>/ and test/<class>/, or <class>/ alone (then give test_fraction),")
     found = class_folders(folder)
     layout = {"train", "test"} & set(found)
     if test_fraction is None and len(layout) < 2:

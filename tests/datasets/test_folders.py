@@ -93,7 +93,12 @@ def test_endings_may_be_upper_case_and_folders_deeper(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "settings", "fault", "message"),
     [
-        (lambda root: None, {}, DatasetMissing, r"there is no folder .*pets; put one folder of images per class there"),
+        (
+            lambda root: None,
+            {},
+            DatasetMissing,
+            r"there is no folder .*pets; put train/<class>/ and test/<class>/, or .*there",
+        ),
         (lambda root: (root / "pets").write_text(""), {}, DatasetFault, r"pets is a file, expected a folder"),
         (lambda root: (root / "pets").mkdir(), {}, DatasetFault, r"holds no class folders; put images into .*<class>/"),
         (lambda root: fill(root / "pets" / "cat", 2), {}, DatasetFault, r"holds cat, expected .*give test_fraction"),

@@ -190,6 +190,15 @@ def test_the_recorded_rate_is_the_schedules_at_the_end_of_each_epoch() -> None:
     assert f"{curve[-1]['loss']:.3f}" in reports[-1][2]
 
 
+def test_every_step_is_taken_at_the_schedules_rate() -> None:
+    victim = Recorder()
+    train(victim, weight_decay=0.0, momentum=0.0, lr=0.005)
+    schedule = {"steps_per_epoch": 2, "epochs": 3, "warmup_epochs": 1, "lr": 0.005, "final_lr_rel": 1e-3}
+    # The gradient is 100 w: a step at a rate leaves 1 - 100 rate of the weight.
+    kept = torch.tensor([1 - 100 * warmup_cosine_lr(step, **schedule) for step in range(6)], dtype=torch.float64)
+    assert victim.weights_after_steps == pytest.approx(kept.cumprod(0).tolist(), rel=1e-5)
+
+
 def test_the_recorded_loss_is_the_mean_over_the_epochs_steps() -> None:
     victim = Recorder()
     curve = train(victim, weight_decay=0.0, momentum=0.0, lr=0.001, epochs=1, warmup_epochs=0, final_lr_rel=1.0)
