@@ -55,8 +55,9 @@ def test_a_study_without_results_still_has_figures(build_results: Callable[..., 
     results.floors.clear()
     for facts in results.poisons.values():
         results.poisons[facts.name] = type(facts)(facts.name, facts.attack, facts.init, facts.spec)
-    for sheet in sheets(results):
-        decoded(sheet.png())
+    drawn = [decoded(sheet.png()) for sheet in sheets(results)]
+    assert len(drawn) >= 3
+    assert all(min(image.size) > 100 for image in drawn)
 
 
 def test_panels_are_cut_out_of_the_sheet_and_hold_what_was_drawn_there() -> None:
