@@ -66,7 +66,7 @@ def descend_linf(delta_NCHW: Tensor, grad_NCHW: Tensor, *, step_size: float, eps
 
 def max_level(epsilon: float) -> int:
     """Return the largest whole number of grey levels inside the budget."""
-    # 8/255 * 255 is 8.0 only up to rounding; a budget is never meant to fall short by a float's last bit.
+    # A budget may be written as a decimal: 0.031372549 * 255 falls just short of the 8 levels that it means.
     return math.floor(epsilon * 255 + 1e-6)
 
 
