@@ -13,15 +13,17 @@ from torch import Tensor
 
 from engine.protocols import ImageSet, Poison
 
+ROUNDING = 1e-6
+"""How far a value may leave [0, 1] by rounding alone: weights that sum to one in floats make 1.0000001 of white."""
+
 
 class _ClipUnit(torch.autograd.Function):
-    """Clip to [0, 1] with gradient 1 on the closed interval and 0 outside."""
+    """Clip to [0, 1] with gradient 1 on the closed interval, a float's rounding included, and 0 outside."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
-        clipped = x.clamp(0, 1)
-        ctx.save_for_backward(clipped == x)
-        return clipped
+        ctx.save_for_backward((x >= -ROUNDING) & (x <= 1 + ROUNDING))
+        return x.clamp(0, 1)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:

@@ -84,8 +84,8 @@ class Victim(ABC):
 
     network: nn.Module
     """What the optimizer trains. Its ``encoder`` is what a probe judges."""
-    views: Views
-    num_views: int
+    views: tuple[Views, ...]
+    """The distribution of each view that ``loss`` takes."""
 
     @property
     @abstractmethod
@@ -94,7 +94,7 @@ class Victim(ABC):
 
     @abstractmethod
     def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Return the scalar loss of ``num_views`` views [B, 3, H, W] of a batch with labels [B]."""
+        """Return the scalar loss of views [B, 3, H, W] of a batch, one of each of ``views``, with labels [B]."""
 
     def after_step(self) -> None:  # noqa: B027  most learners have nothing to move
         """Update what moves without a gradient."""

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 NAME_PATTERN = r"^[a-z0-9_]+$"
 FRACTION_PATTERN = r"^\s*\d+(\.\d+)?\s*/\s*\d+\s*$"
@@ -54,29 +54,6 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-class ViewsSpec(Spec):
-    """A distribution over augmented views; the defaults are the paper's CIFAR views.
-
-    Source: official code, torchvision transforms of both attacker and victim (no blur).
-    """
-
-    size: Positive
-    crop_scale: tuple[Unit, Unit] | None = (0.2, 1.0)
-    crop_ratio: Range = (3 / 4, 4 / 3)
-    flip: Unit = 0.5
-    jitter: tuple[Unit, Unit, Unit, Annotated[float, Field(ge=0, le=0.5)]] = (0.4, 0.4, 0.4, 0.1)
-    jitter_probability: Unit = 0.8
-    grayscale: Unit = 0.2
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ViewsSpec:
-        for field in ("crop_scale", "crop_ratio"):
-            bounds = getattr(self, field)
-            if bounds is not None and bounds[0] > bounds[1]:
-                raise ValueError(f"{field}: must be [low, high], given {list(bounds)}")
-        return self
-
-
 class DatasetSpec(Spec):
     """What every data set declares: its pixels' statistics, and optionally a subset and a resize."""
 
@@ -109,35 +86,6 @@ class BackboneSpec(Spec):
     def smallest_size(self) -> int:
         """Return the smallest image side that leaves the last feature map one pixel."""
         return 1
-
-
-class VictimSpec(Spec):
-    """What every learner declares: how it is trained. The defaults are the paper's CIFAR protocol.
-
-    Source: He, Zha & Katabi 2023, appendix B.2 and Table 9; official code for warm-up and final rate.
-    """
-
-    kind: str
-    backbone: BackboneSpec
-    views: ViewsSpec
-    epochs: Positive = 1000
-    batch_size: Annotated[int, Field(ge=2)] = 512
-    lr: Annotated[float, Field(gt=0)]
-    momentum: Unit = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup_epochs: Annotated[int, Field(ge=0)] = 10
-    final_lr_rel: Unit = 1e-3
-
-    @model_validator(mode="after")
-    def _fits(self) -> VictimSpec:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: must be less than epochs ({self.epochs}), given {self.warmup_epochs}")
-        if self.views.size < self.backbone.smallest_size:
-            raise ValueError(
-                f"views.size: given {self.views.size}, but this {self.backbone.kind} "
-                f"takes images of {self.backbone.smallest_size} pixels or more"
-            )
-        return self
 
 
 class DefenseSpec(Spec):

@@ -154,7 +154,7 @@ class _Search:
         from engine.perturbation import add_poison
 
         poisoned = add_poison(self.images.images_u8[rows].float() / 255, delta)
-        views = [self.victim.views(self.draws, poisoned) for _ in range(self.victim.num_views)]
+        views = [view(self.draws, poisoned) for view in self.victim.views]
         self.image_views += len(rows) * len(views)
         return self.victim.loss(views, self.images.labels[rows])
 

@@ -12,10 +12,10 @@ from engine.artifacts.files import sha256, write_csv
 from engine.progress import progress_of
 from engine.protocols import Defense, Source, Victim
 from engine.randomness import stream
-from engine.spec import VictimSpec
 from engine.specfiles import load, resolved
 from engine.stages.inputs import load_executor, numerics
 from engine.study import Cell, poison_path
+from engine.victimspec import VictimSpec
 
 
 def pretrain(cell: Cell, layout: str) -> Path:

@@ -35,7 +35,7 @@ class TrainingDiverged(EngineError):
 def draw_views(victim: Victim, images_u8: Tensor, defense: Defense, generator: torch.Generator) -> list[Tensor]:
     """Return a learner's augmented views of a batch of eight-bit images."""
     images = images_u8.float() / 255
-    return [defense.on_view(victim.views(generator, images), generator) for _ in range(victim.num_views)]
+    return [defense.on_view(views(generator, images), generator) for views in victim.views]
 
 
 def pretrain(

@@ -20,7 +20,8 @@ from pydantic import Field
 from engine.plugins import build as build_plugin
 from engine.plugins import spec_of
 from engine.protocols import Source, Victim
-from engine.spec import Positive, VictimSpec
+from engine.spec import Positive
+from engine.victimspec import TwoViewVictimSpec
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from engine.views import Views
 
 
-class Spec(VictimSpec):
+class Spec(TwoViewVictimSpec):
     """SimCLR; the defaults are the paper's CIFAR settings."""
 
     kind: Literal["simclr"]
@@ -47,10 +48,9 @@ class SimCLR(Victim):
     """See the module."""
 
     network: nn.ModuleDict
-    views: Views
+    views: tuple[Views, Views]
     temperature: float
     loss_scale: float
-    num_views = 2
 
     @property
     def encoder(self) -> nn.Module:
@@ -79,4 +79,5 @@ def build(spec: Spec, *, source: Source, generator: torch.Generator) -> SimCLR:
     projector = relu_head(encoder.features, spec.projector_hidden, spec.projector_out)
     network = nn.ModuleDict({"encoder": encoder, "projector": projector})
     initialize_(network, generator)
-    return SimCLR(network, Views(**spec.views.model_dump(mode="python")), spec.temperature, spec.loss_scale)
+    view_a, view_b = (Views(**each.arguments()) for each in spec.both_views)
+    return SimCLR(network, (view_a, view_b), spec.temperature, spec.loss_scale)

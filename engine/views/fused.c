@@ -1,0 +1,316 @@
+/* One augmented view per image in one pass: crop, resize, flip, colour jitter, grayscale; and its gradient.
+ *
+ * The mathematics of geometry.py and color.py, image by image, so that what lies between two operations stays
+ * in the cache. Images are planar float RGB. Boxes are (top, left, height, width) in source pixels; they may be
+ * fractional and may leave the image, which is black outside. Nothing here depends on which images share a call.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const float LUMA[3] = {0.299f, 0.587f, 0.114f}; /* color.py, GREY */
+static const float SLACK = 1e-6f;                      /* perturbation.py, ROUNDING */
+enum { BRIGHTNESS, CONTRAST, SATURATION, HUE, SLOTS };
+enum { LANES = 16 };
+
+/* ---- geometry: for output o, the sum over k of weights[k * size + o] * source[first[o] + k] ---- */
+
+typedef struct {
+    int32_t *first, *count;
+    float *weights;
+    int64_t size, reach; /* outputs, and the largest count */
+    int64_t room;
+} Taps;
+
+static int reserve(Taps *taps, int64_t size, int64_t reach) {
+    taps->size = size;
+    taps->reach = reach;
+    int64_t needed = size * (reach + 2);
+    if (needed > taps->room) {
+        free(taps->weights);
+        taps->weights = malloc(sizeof(float) * needed); /* first and count follow: floats and int32 have one size */
+        taps->room = taps->weights ? needed : 0;
+        if (!taps->weights) return -1;
+    }
+    taps->first = (int32_t *)(taps->weights + size * reach);
+    taps->count = taps->first + size;
+    memset(taps->weights, 0, sizeof(float) * needed);
+    return 0;
+}
+
+/* Pillow, Resample.c, precompute_coeffs, with the triangle filter: half-pixel centres, support max(1, scale),
+ * weights that sum to one over the crop's own pixels. */
+static int make_taps(Taps *taps, float start, float length, int64_t source, int64_t out, int mirrored) {
+    float scale = length / (float)out, support = scale > 1 ? scale : 1;
+    if (reserve(taps, out, (int64_t)ceilf(2 * support) + 1)) return -1;
+    for (int64_t o = 0; o < out; o++) {
+        int64_t place = mirrored ? out - 1 - o : o, kept = 0, low = -1;
+        float centre = ((float)o + 0.5f) * scale, total = 0;
+        int64_t from = (int64_t)floorf(start + centre - support - 0.5f);
+        for (int64_t j = from; j <= from + taps->reach + 1; j++) {
+            float pixel = (float)j - start, weight = 1 - fabsf(pixel + 0.5f - centre) / support;
+            if (weight <= 0 || pixel <= -1 || pixel >= length) continue;
+            total += weight; /* a black pixel outside the image counts as well */
+            if (j < 0 || j >= source) continue;
+            if (low < 0) low = j;
+            taps->weights[kept++ * out + place] = weight;
+        }
+        for (int64_t k = 0; k < kept; k++) taps->weights[k * out + place] /= total;
+        taps->first[place] = low < 0 ? 0 : (int32_t)low;
+        taps->count[place] = (int32_t)kept;
+    }
+    return 0;
+}
+
+/* The transposed band: where each source pixel goes. Outputs that touch one pixel are neighbours. */
+static int transpose_taps(const Taps *taps, Taps *back, int64_t source) {
+    int64_t reach = 1;
+    if (reserve(back, source, 1)) return -1;
+    for (int64_t o = 0; o < taps->size; o++)
+        for (int64_t k = 0; k < taps->count[o]; k++) {
+            int32_t *count = &back->count[taps->first[o] + k];
+            if (++*count > reach) reach = *count;
+        }
+    if (reserve(back, source, reach)) return -1;
+    for (int64_t o = 0; o < taps->size; o++)
+        for (int64_t k = 0; k < taps->count[o]; k++) {
+            int64_t j = taps->first[o] + k;
+            if (back->count[j] == 0) back->first[j] = (int32_t)o;
+            back->weights[back->count[j]++ * source + j] = taps->weights[k * taps->size + o];
+        }
+    return 0;
+}
+
+/* [3, h, w] to [3, rows->size, columns->size]; line has room for w and columns->reach zeros behind it. */
+static void resample(const float *restrict image, int64_t h, int64_t w, const Taps *rows, const Taps *columns,
+                     float *restrict line, float *restrict view) {
+    int64_t out = columns->size;
+    memset(line + w, 0, sizeof(float) * columns->reach);
+    for (int64_t c = 0; c < 3; c++)
+        for (int64_t o = 0; o < rows->size; o++) {
+            float *restrict to = view + (c * rows->size + o) * out;
+            memset(to, 0, sizeof(float) * out);
+            if (rows->count[o] == 0) continue;
+            memset(line, 0, sizeof(float) * w);
+            for (int64_t k = 0; k < rows->count[o]; k++) {
+                const float *restrict from = image + (c * h + rows->first[o] + k) * w;
+                float weight = rows->weights[k * rows->size + o];
+                for (int64_t x = 0; x < w; x++) line[x] += weight * from[x];
+            }
+            for (int64_t k = 0; k < columns->reach; k++) {
+                const float *restrict weights = columns->weights + k * out, *restrict from = line + k;
+                for (int64_t x = 0; x < out; x++) to[x] += weights[x] * from[columns->first[x]];
+            }
+        }
+}
+
+/* ---- colour: brightness, contrast and saturation are clip(f x + own grey(x) + offset) ---- */
+
+typedef struct {
+    float f, own, offset;
+} Blend;
+
+static inline float unit(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
+static inline int inside(float x) { return (x >= -SLACK) & (x <= 1 + SLACK); }
+static inline float luma(float r, float g, float b) { return LUMA[0] * r + LUMA[1] * g + LUMA[2] * b; }
+
+static double sum(const float *x, int64_t n) {
+    float lanes[LANES] = {0};
+    double total = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) lanes[l] += x[i + l];
+    for (int l = 0; l < LANES; l++) total += lanes[l];
+    for (; i < n; i++) total += x[i];
+    return total;
+}
+
+static Blend blend_of(int64_t operation, float factor, const float *x, int64_t n) {
+    Blend b = {factor, 0, 0};
+    if (operation == SATURATION) b.own = 1 - factor;
+    if (operation == CONTRAST) {
+        double mean = LUMA[0] * sum(x, n) + LUMA[1] * sum(x + n, n) + LUMA[2] * sum(x + 2 * n, n);
+        b.offset = (1 - factor) * (float)(mean / (double)n);
+    }
+    return b;
+}
+
+static void blend(const float *restrict x, float *restrict y, int64_t n, Blend b) {
+    for (int64_t i = 0; i < n; i++) {
+        float shared = b.own * luma(x[i], x[n + i], x[2 * n + i]) + b.offset;
+        for (int64_t c = 0; c < 3; c++) y[c * n + i] = unit(b.f * x[c * n + i] + shared);
+    }
+}
+
+static void blend_backward(const float *restrict x, float *restrict g, int64_t n, Blend b, int64_t operation) {
+    for (int64_t i = 0; i < n; i++) {
+        float shared = b.own * luma(x[i], x[n + i], x[2 * n + i]) + b.offset;
+        for (int64_t c = 0; c < 3; c++) g[c * n + i] = inside(b.f * x[c * n + i] + shared) ? g[c * n + i] : 0;
+    }
+    float lift = operation == CONTRAST ? (1 - b.f) * (float)(sum(g, 3 * n) / (double)n) : 0;
+    for (int64_t i = 0; i < n; i++) {
+        float own = b.own * (g[i] + g[n + i] + g[2 * n + i]) + lift;
+        for (int64_t c = 0; c < 3; c++) g[c * n + i] = b.f * g[c * n + i] + LUMA[c] * own;
+    }
+}
+
+/* A pixel's place on the hexagon of hues. Which channel is largest (the first of equals) and smallest (the last)
+ * is kept as 0 or 1, so that choices are products and the loops over pixels become vectors. */
+typedef struct {
+    float value, chroma, across, inverse, turned;
+    float red, green, blue, low_red, low_green, low_blue;
+} Hexagon;
+
+static inline Hexagon hexagon(float r, float g, float b, float shift) {
+    Hexagon h;
+    h.red = (r >= g) & (r >= b) ? 1 : 0;
+    h.green = (r < g) & (g >= b) ? 1 : 0;
+    h.blue = 1 - h.red - h.green;
+    h.low_blue = (b <= r) & (b <= g) ? 1 : 0;
+    h.low_green = (g < b) & (g <= r) ? 1 : 0;
+    h.low_red = 1 - h.low_blue - h.low_green;
+    h.value = h.red * r + h.green * g + h.blue * b;
+    h.chroma = h.value - (h.low_red * r + h.low_green * g + h.low_blue * b);
+    h.across = h.red * (g - b) + h.green * (b - r) + h.blue * (r - g);
+    h.inverse = 1 / (h.chroma > 0 ? h.chroma : 1);
+    h.turned = h.across * h.inverse + 2 * h.green + 4 * h.blue + 6 * shift;
+    return h;
+}
+
+static inline float ramp(float turned, float phase) {
+    float k = turned + phase;
+    k -= 6 * floorf(k * (1 / 6.0f));
+    return k < 4 - k ? k : 4 - k;
+}
+
+static inline float slope(float turned, float phase) {
+    float k = turned + phase;
+    k -= 6 * floorf(k * (1 / 6.0f));
+    float rises = k <= 1 ? 1 : 0, falls = (k >= 3) & (k <= 4) ? 1 : 0;
+    return rises - falls;
+}
+
+static void shift_hue(const float *restrict x, float *restrict y, int64_t n, float shift) {
+    for (int64_t i = 0; i < n; i++) {
+        Hexagon h = hexagon(x[i], x[n + i], x[2 * n + i], shift);
+        y[i] = h.value - h.chroma * unit(ramp(h.turned, 5));
+        y[n + i] = h.value - h.chroma * unit(ramp(h.turned, 3));
+        y[2 * n + i] = h.value - h.chroma * unit(ramp(h.turned, 1));
+    }
+}
+
+static void shift_hue_backward(const float *restrict x, float *restrict g, int64_t n, float shift) {
+    for (int64_t i = 0; i < n; i++) {
+        Hexagon h = hexagon(x[i], x[n + i], x[2 * n + i], shift);
+        float gr = g[i], gg = g[n + i], gb = g[2 * n + i];
+        float turn = gr * slope(h.turned, 5) + gg * slope(h.turned, 3) + gb * slope(h.turned, 1);
+        turn *= h.chroma > 0 ? 1 : 0;
+        float level = gr * unit(ramp(h.turned, 5)) + gg * unit(ramp(h.turned, 3)) + gb * unit(ramp(h.turned, 1));
+        float chroma = turn * h.across * h.inverse - level, value = gr + gg + gb + chroma;
+        g[i] = h.red * value + (h.green - h.blue) * turn - h.low_red * chroma;
+        g[n + i] = h.green * value + (h.blue - h.red) * turn - h.low_green * chroma;
+        g[2 * n + i] = h.blue * value + (h.red - h.green) * turn - h.low_blue * chroma;
+    }
+}
+
+/* ---- one image ---- */
+
+typedef struct {
+    const float *images, *boxes, *factors;
+    const int64_t *offsets, *sizes, *order;
+    const uint8_t *flip, *grey;
+    int64_t out, jitter; /* jitter: 0 leaves factors and order unread */
+} Call;
+
+typedef struct {
+    Taps rows, columns, rows_back, columns_back;
+    float *line, *states;
+} Room;
+
+static int is_neutral(int64_t operation, float factor) { return factor == (operation == HUE ? 0.0f : 1.0f); }
+
+/* Fill states[0] (the crop) to states[last]; operations[k] leads from state k to k + 1. Returns last or -1. */
+static int run(const Call *call, int64_t b, Room *room, int64_t *operations) {
+    int64_t h = call->sizes[2 * b], w = call->sizes[2 * b + 1], n = call->out * call->out;
+    const float *box = call->boxes + 4 * b;
+    if (make_taps(&room->rows, box[0], box[2], h, call->out, 0)) return -1;
+    if (make_taps(&room->columns, box[1], box[3], w, call->out, call->flip[b])) return -1;
+    resample(call->images + call->offsets[b], h, w, &room->rows, &room->columns, room->line, room->states);
+    int last = 0;
+    for (int slot = 0; call->jitter && slot < SLOTS; slot++) {
+        int64_t operation = call->order[SLOTS * b + slot];
+        float factor = call->factors[SLOTS * b + operation];
+        if (is_neutral(operation, factor)) continue;
+        const float *x = room->states + last * 3 * n;
+        float *y = room->states + (last + 1) * 3 * n;
+        if (operation == HUE) shift_hue(x, y, n, factor);
+        else blend(x, y, n, blend_of(operation, factor, x, n));
+        operations[last++] = operation;
+    }
+    return last;
+}
+
+static int open_room(const Call *call, int64_t begin, int64_t end, Room *room) {
+    int64_t widest = call->out;
+    for (int64_t b = begin; b < end; b++)
+        if (call->sizes[2 * b + 1] > widest) widest = call->sizes[2 * b + 1];
+    memset(room, 0, sizeof *room);
+    /* A band reaches over at most all of a line. */
+    room->line = malloc(sizeof(float) * (2 * widest + 8));
+    room->states = malloc(sizeof(float) * (SLOTS + 1) * 3 * call->out * call->out);
+    return room->line && room->states ? 0 : -1;
+}
+
+static int close_room(Room *room, int status) {
+    free(room->rows.weights), free(room->columns.weights);
+    free(room->rows_back.weights), free(room->columns_back.weights);
+    free(room->line), free(room->states);
+    return status;
+}
+
+/* Write the views of images begin to end - 1: [end - begin, 3, out, out] at their place. 0, or -1: no memory. */
+int views_forward(const Call *call, int64_t begin, int64_t end, float *views) {
+    Room room;
+    int64_t n = call->out * call->out, operations[SLOTS];
+    if (open_room(call, begin, end, &room)) return close_room(&room, -1);
+    for (int64_t b = begin; b < end; b++) {
+        int last = run(call, b, &room, operations);
+        if (last < 0) return close_room(&room, -1);
+        float *view = views + b * 3 * n, *x = room.states + last * 3 * n;
+        if (call->grey[b])
+            for (int64_t i = 0; i < n; i++) view[i] = view[n + i] = view[2 * n + i] = luma(x[i], x[n + i], x[2 * n + i]);
+        else memcpy(view, x, sizeof(float) * 3 * n);
+    }
+    return close_room(&room, 0);
+}
+
+/* Turn the gradients of those views, which are overwritten, into the gradients of the images. */
+int views_backward(const Call *call, int64_t begin, int64_t end, float *grads, float *image_grads) {
+    Room room;
+    int64_t n = call->out * call->out, operations[SLOTS];
+    if (open_room(call, begin, end, &room)) return close_room(&room, -1);
+    for (int64_t b = begin; b < end; b++) {
+        int64_t h = call->sizes[2 * b], w = call->sizes[2 * b + 1];
+        float *g = grads + b * 3 * n;
+        int last = run(call, b, &room, operations);
+        if (last < 0 || transpose_taps(&room.rows, &room.rows_back, h) ||
+            transpose_taps(&room.columns, &room.columns_back, w))
+            return close_room(&room, -1);
+        if (call->grey[b])
+            for (int64_t i = 0; i < n; i++) {
+                float all = g[i] + g[n + i] + g[2 * n + i];
+                for (int64_t c = 0; c < 3; c++) g[c * n + i] = LUMA[c] * all;
+            }
+        for (int step = last - 1; step >= 0; step--) {
+            int64_t operation = operations[step];
+            const float *x = room.states + step * 3 * n;
+            float factor = call->factors[SLOTS * b + operation];
+            if (operation == HUE) shift_hue_backward(x, g, n, factor);
+            else blend_backward(x, g, n, blend_of(operation, factor, x, n), operation);
+        }
+        resample(g, call->out, call->out, &room.rows_back, &room.columns_back, room.line,
+                 image_grads + call->offsets[b]);
+    }
+    return close_room(&room, 0);
+}

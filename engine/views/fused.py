@@ -1,0 +1,146 @@
+"""Crop, flip, jitter and grayscale of a batch on a CPU in one compiled pass, forwards and backwards.
+
+``fused.c`` beside this file is compiled on first use with the C compiler of the machine and kept in the user's
+cache. Where there is no compiler, the same views come from torch's own operations, more slowly; that is said once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.views.images import Images, Ragged, sizes_of
+
+SOURCE = Path(__file__).with_name("fused.c")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+
+
+class _Call(ctypes.Structure):
+    """``Call`` of fused.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("images", "boxes", "factors", "offsets", "sizes", "order")),
+        *((name, ctypes.c_void_p) for name in ("flip", "grey")),
+        *((name, ctypes.c_int64) for name in ("out", "jitter")),
+    ]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled code, or None, with a warning, where it cannot be made."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        warnings.warn("no C compiler: views on the CPU take about ten times as long", RuntimeWarning, stacklevel=2)
+        return None
+    # A cache on a shared home serves processors of many kinds.
+    processor = platform.processor() + _cpu_flags()
+    key = hashlib.sha256("\n".join((SOURCE.read_text(), *FLAGS, compiler, processor)).encode()).hexdigest()[:16]
+    file = _cache() / f"views-{key}.so"
+    if not file.exists() and not _compile(compiler, file):
+        return None
+    loaded = ctypes.CDLL(str(file))
+    pointers = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    loaded.views_forward.argtypes = pointers
+    loaded.views_backward.argtypes = (*pointers, ctypes.c_void_p)
+    return loaded
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "contrastive-poisoning-engine"
+
+
+def _cpu_flags() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: str, file: Path) -> bool:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[-1:]
+            warnings.warn(f"{' '.join(command)} failed: {said}; views run on torch alone", RuntimeWarning, stacklevel=3)
+            return False
+        made.replace(file)  # at once: other processes may be compiling the same
+    return True
+
+
+def can_fuse(images: Images) -> bool:
+    """Tell whether these images can take the compiled path: floats on a CPU with a compiler."""
+    return images.device.type == "cpu" and images.dtype == torch.float32 and library() is not None
+
+
+class _Fused(torch.autograd.Function):
+    """Views of images; the backward pass computes them again instead of keeping what lies between."""
+
+    @staticmethod
+    def forward(ctx, pixels, sizes, offsets, boxes, flip, order, factors, grey, out):  # type: ignore[no-untyped-def]
+        pixels = pixels.contiguous()
+        parts = (offsets, sizes, boxes, flip, order, factors, grey)
+        ctx.out = out
+        ctx.save_for_backward(pixels, *parts)
+        views = pixels.new_empty(len(boxes), 3, out, out)
+        _run("views_forward", pixels, parts, out, views)
+        return views
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        pixels, *parts = ctx.saved_tensors
+        grads = grad.clone(memory_format=torch.contiguous_format)  # the compiled code works in place
+        pixel_grads = torch.empty_like(pixels)
+        _run("views_backward", pixels, parts, ctx.out, grads, pixel_grads)
+        return pixel_grads, None, None, None, None, None, None, None, None
+
+
+def _run(name: str, pixels: Tensor, parts: tuple[Tensor, ...], out: int, *results: Tensor) -> None:
+    """Call the compiled code, the batch cut over torch's threads; ctypes lets go of the interpreter's lock."""
+    function = getattr(library(), name)
+    offsets, sizes, boxes, flip, order, factors, grey = parts
+    pointers = (part.data_ptr() for part in (pixels, boxes, factors, offsets, sizes, order, flip, grey))
+    call = ctypes.byref(_Call(*pointers, out, int(bool(len(order)))))
+    batch, targets = len(boxes), [result.data_ptr() for result in results]
+    threads = min(torch.get_num_threads(), batch)
+    edges = [batch * thread // threads for thread in range(threads + 1)] if threads else [0, 0]
+    spans = list(zip(edges, edges[1:], strict=False))
+    if len(spans) == 1:
+        failed = [function(call, *spans[0], *targets)]
+    else:
+        failed = list(_pool(threads).map(lambda span: function(call, *span, *targets), spans))
+    if any(failed):
+        raise MemoryError(f"no memory for views of {batch} images")
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="views")
+
+
+def fused_views(
+    images: Images, boxes_B4: Tensor, flip_B: Tensor, jitter: tuple[Tensor, Tensor] | None, grey_B: Tensor, out: int
+) -> Tensor:
+    """Return views [B, 3, out, out], differentiable in the images; ``jitter`` is (order, factors) or None."""
+    sizes = sizes_of(images).contiguous()
+    if isinstance(images, Ragged):
+        pixels, offsets = images.pixels, images.offsets
+    else:
+        pixels, offsets = images, torch.arange(len(images)) * images.shape[1:].numel()
+    order, factors = jitter or (torch.empty(0, 4, dtype=torch.long), torch.empty(0, 4))
+    parts = (sizes, offsets, boxes_B4.float(), flip_B, order, factors.float(), grey_B)
+    return _Fused.apply(pixels, *(part.contiguous() for part in parts), out)
