@@ -47,10 +47,8 @@ def on_some(chosen_B: Tensor, images_B3HW: Tensor, operation: Callable[..., Tens
     rows = chosen_B.nonzero().squeeze(1)  # on the CPU, so that no GPU is waited for
     if len(rows) == 0:
         return images_B3HW
-    device = images_B3HW.device
-    own = (
-        each[rows].to(device, images_B3HW.dtype if each.is_floating_point() else each.dtype) for each in parameters_B
-    )
+    device, dtype = images_B3HW.device, images_B3HW.dtype
+    own = [each[rows].to(device, dtype if each.is_floating_point() else each.dtype) for each in parameters_B]
     rows = rows.to(device)
     return images_B3HW.index_copy(0, rows, operation(images_B3HW[rows], *own))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -16,10 +17,12 @@ import subprocess
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from engine.views.images import Images, Ragged, sizes_of
 
@@ -87,44 +90,36 @@ def can_fuse(images: Images) -> bool:
     return images.device.type == "cpu" and images.dtype == torch.float32 and library() is not None
 
 
-class _Fused(torch.autograd.Function):
-    """Views of images; the backward pass computes them again instead of keeping what lies between."""
+@dataclass(frozen=True)
+class _Plan:
+    """What happens to each image, in the types that fused.c reads.
 
-    @staticmethod
-    def forward(ctx, pixels, sizes, offsets, boxes, flip, order, factors, grey, out):  # type: ignore[no-untyped-def]
-        pixels = pixels.contiguous()
-        parts = (offsets, sizes, boxes, flip, order, factors, grey)
-        ctx.out = out
-        ctx.save_for_backward(pixels, *parts)
-        views = pixels.new_empty(len(boxes), 3, out, out)
-        _run("views_forward", pixels, parts, out, views)
-        return views
+    Shapes: sizes int64 [B, 2], offsets int64 [B], boxes float [B, 4], flip and grey bool [B], order int64 and
+    factors float [B, 4], or empty without a jitter.
+    """
 
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        pixels, *parts = ctx.saved_tensors
-        grads = grad.clone(memory_format=torch.contiguous_format)  # the compiled code works in place
-        pixel_grads = torch.empty_like(pixels)
-        _run("views_backward", pixels, parts, ctx.out, grads, pixel_grads)
-        return pixel_grads, None, None, None, None, None, None, None, None
+    sizes: Tensor
+    offsets: Tensor
+    boxes: Tensor
+    flip: Tensor
+    order: Tensor
+    factors: Tensor
+    grey: Tensor
+    out: int
 
-
-def _run(name: str, pixels: Tensor, parts: tuple[Tensor, ...], out: int, *results: Tensor) -> None:
-    """Call the compiled code, the batch cut over torch's threads; ctypes lets go of the interpreter's lock."""
-    function = getattr(library(), name)
-    offsets, sizes, boxes, flip, order, factors, grey = parts
-    pointers = (part.data_ptr() for part in (pixels, boxes, factors, offsets, sizes, order, flip, grey))
-    call = ctypes.byref(_Call(*pointers, out, int(bool(len(order)))))
-    batch, targets = len(boxes), [result.data_ptr() for result in results]
-    threads = min(torch.get_num_threads(), batch)
-    edges = [batch * thread // threads for thread in range(threads + 1)] if threads else [0, 0]
-    spans = list(zip(edges, edges[1:], strict=False))
-    if len(spans) == 1:
-        failed = [function(call, *spans[0], *targets)]
-    else:
-        failed = list(_pool(threads).map(lambda span: function(call, *span, *targets), spans))
-    if any(failed):
-        raise MemoryError(f"no memory for views of {batch} images")
+    def run(self, name: str, pixels: Tensor, *results: Tensor) -> None:
+        """Call the compiled code, the batch cut over torch's threads; ctypes lets go of the interpreter's lock."""
+        function = getattr(library(), name)
+        parts = (self.boxes, self.factors, self.offsets, self.sizes, self.order, self.flip, self.grey)
+        pointers = [part.data_ptr() for part in (pixels, *parts)]
+        call = ctypes.byref(_Call(*pointers, self.out, int(len(self.order) > 0)))
+        targets = [result.data_ptr() for result in results]
+        batch = len(self.boxes)
+        threads = max(min(torch.get_num_threads(), batch), 1)
+        spans = itertools.pairwise(batch * thread // threads for thread in range(threads + 1))
+        mapped = map if threads == 1 else _pool(threads).map
+        if any(mapped(lambda span: function(call, *span, *targets), spans)):
+            raise MemoryError(f"no memory for views of {batch} images")
 
 
 @functools.cache
@@ -132,15 +127,36 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="views")
 
 
+class _Fused(torch.autograd.Function):
+    """Views of images; the backward pass computes them again instead of keeping what lies between."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, pixels: Tensor, plan: _Plan) -> Tensor:
+        pixels = pixels.contiguous()
+        ctx.save_for_backward(pixels)
+        ctx.plan = plan  # type: ignore[attr-defined]
+        views = pixels.new_empty(len(plan.boxes), 3, plan.out, plan.out)
+        plan.run("views_forward", pixels, views)
+        return views
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        (pixels,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        grads = grad.clone(memory_format=torch.contiguous_format)  # the compiled code works in place
+        pixel_grads = torch.empty_like(pixels)
+        ctx.plan.run("views_backward", pixels, grads, pixel_grads)  # type: ignore[attr-defined]
+        return pixel_grads, None
+
+
 def fused_views(
     images: Images, boxes_B4: Tensor, flip_B: Tensor, jitter: tuple[Tensor, Tensor] | None, grey_B: Tensor, out: int
 ) -> Tensor:
     """Return views [B, 3, out, out], differentiable in the images; ``jitter`` is (order, factors) or None."""
-    sizes = sizes_of(images).contiguous()
     if isinstance(images, Ragged):
         pixels, offsets = images.pixels, images.offsets
     else:
         pixels, offsets = images, torch.arange(len(images)) * images.shape[1:].numel()
     order, factors = jitter or (torch.empty(0, 4, dtype=torch.long), torch.empty(0, 4))
-    parts = (sizes, offsets, boxes_B4.float(), flip_B, order, factors.float(), grey_B)
-    return _Fused.apply(pixels, *(part.contiguous() for part in parts), out)
+    parts = (sizes_of(images), offsets, boxes_B4.float(), flip_B, order, factors.float(), grey_B)
+    return _Fused.apply(pixels, _Plan(*[part.contiguous() for part in parts], out=out))
