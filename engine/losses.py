@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.precision import in_float32
 
+
+@in_float32
 def nt_xent(za_BD: Tensor, zb_BD: Tensor, *, temperature: float) -> Tensor:
     """Return the normalised, temperature-scaled cross-entropy of two views of a batch.
 

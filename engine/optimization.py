@@ -10,8 +10,11 @@ from torch import Tensor
 
 
 def sgd(parameters: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent as every experiment of the paper uses it (no Nesterov, no LARS)."""
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    """Build stochastic gradient descent as every experiment of the paper uses it (no Nesterov, no LARS).
+
+    Fused: one pass over the weights, and no wait for a GPU where float16 gradients are scaled.
+    """
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
 def cosine_lr(progress: float, *, lr: float, final_lr_rel: float) -> float:
@@ -46,8 +49,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Take one optimizer step down the loss."""
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+    """Take one optimizer step down the loss, its gradient scaled on the way where a scaler says so."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+        return
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()

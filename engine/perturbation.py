@@ -7,12 +7,14 @@ Images are in [0, 1] unless a name says ``u8``; ``levels`` are eight-bit grey le
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from engine.protocols import ImageSet, Poison
 
+CHUNK = 1024  # images worked on at a time; only memory depends on it
 ROUNDING = 1e-6
 """How far a value may leave [0, 1] by rounding alone: weights that sum to one in floats make 1.0000001 of white."""
 
@@ -86,6 +88,12 @@ def quantize_levels(delta_NCHW: Tensor, *, epsilon: float) -> Tensor:
     return (delta_NCHW * 255).round().clamp(-bound, bound).to(torch.int8)
 
 
+def chunks(count: int) -> Iterator[slice]:
+    """Cut the rows of a data set into pieces, so that intermediate results stay small beside it."""
+    for start in range(0, count, CHUNK):
+        yield slice(start, min(start + CHUNK, count))
+
+
 def poison_u8(images_u8: Tensor, delta_NCHW: Tensor, *, epsilon: float, truncate: bool = False) -> Tensor:
     """Return the eight-bit images that an attacker releases.
 
@@ -102,37 +110,42 @@ def poison_u8(images_u8: Tensor, delta_NCHW: Tensor, *, epsilon: float, truncate
     return (images_u8.to(torch.int16) + levels).clamp(0, 255).to(torch.uint8)
 
 
-def initial_delta(
+def initial_noise(
     init: str | Poison, images: ImageSet, *, granularity: str, epsilon: float, generator: torch.Generator
 ) -> Tensor:
     """Return the noise that an attack starts from, on the images' device.
 
     A class-wise poison starts a sample-wise attack by giving each image its class's noise.
 
-    Shapes: [N, C, H, W] for granularity ``sample``, [K, C, H, W] for ``class``.
+    Shapes: half precision, [N, C, H, W] for granularity ``sample``, [K, C, H, W] for ``class``.
+    Units: epsilon, so that the bounds are exact and half precision resolves 1/1000 of the budget.
 
     Raises:
         ValueError: a class-wise attack was asked to start from sample-wise noise, or the shapes differ.
     """
     count = len(images) if granularity == "sample" else len(images.class_names)
     shape = (count, *images.images_u8.shape[1:])
-    device = images.images_u8.device
+    noise = torch.zeros(shape, dtype=torch.float16, device=images.images_u8.device)
     if init == "zero":
-        return torch.zeros(shape, device=device)
+        return noise
     if init == "uniform":
-        return torch.empty(shape).uniform_(-epsilon, epsilon, generator=generator).to(device)
+        for rows in chunks(count):
+            noise[rows] = torch.empty(noise[rows].shape).uniform_(-1, 1, generator=generator)
+        return noise
     if isinstance(init, str):
         raise ValueError(f"init must be 'zero', 'uniform' or a poison, got {init!r}")
-    delta = init.delta.to(device)
-    if init.granularity == "class" and granularity == "sample":
-        delta = delta[images.labels]
+    spreads = init.granularity == "class" and granularity == "sample"
+    given = (count if spreads else len(init.noise), *init.noise.shape[1:])
     # With as many images as classes the shapes agree; the meaning of a row still does not.
-    if delta.shape != shape or (init.granularity == "sample" and granularity == "class"):
+    if given != shape or (init.granularity == "sample" and granularity == "class"):
         raise ValueError(
             f"{granularity}-wise noise of shape {shape} cannot start from "
-            f"{init.granularity}-wise noise of shape {tuple(delta.shape)}"
+            f"{init.granularity}-wise noise of shape {tuple(init.noise.shape)}"
         )
-    return project_linf(delta, epsilon=epsilon)
+    for rows in chunks(count):
+        delta = init.delta(images.labels[rows].to(init.noise.device) if spreads else rows)
+        noise[rows] = project_linf(delta, epsilon=epsilon).to(noise.device) / epsilon
+    return noise
 
 
 def stratified_mask(labels_N: Tensor, *, fraction: float, generator: torch.Generator) -> Tensor:

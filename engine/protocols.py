@@ -6,7 +6,7 @@ Shapes: N images of a data set, C channels, H x W pixels; ``u8`` tensors hold ei
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from engine.precision import Precision
     from engine.views import Views
 
 Progress = Callable[[int, int, str], None]
@@ -43,6 +44,20 @@ class ImageSet:
         return ImageSet(self.images_u8.to(device), self.labels.to(device), self.class_names)
 
 
+Batch = tuple["Tensor", "Tensor"]
+"""Eight-bit images [B, 3, H, W] and their labels [B], on the device."""
+
+
+class Feed(Protocol):
+    """A training set that hands out batches, from the device's memory or from files."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield whole batches in an order of the images, int64 [N] on the CPU; the remainder is dropped."""
+
+
 @dataclass(frozen=True)
 class Split:
     """A data set's two halves."""
@@ -64,14 +79,20 @@ class Source:
 class Poison:
     """What an attack returns.
 
-    Shapes: delta float [N, 3, H, W] (granularity ``sample``) or [classes, 3, H, W] (``class``).
-    Units: [0, 1] pixel range.
+    Shapes: noise [N, 3, H, W] (granularity ``sample``) or [classes, 3, H, W] (``class``), in any type.
+    Units: noise in multiples of ``unit``, which is in [0, 1] pixel range: a data set's noise is kept in half
+    precision in units of the budget, or in whole grey levels, and never as floats all at once.
     """
 
-    delta: Tensor
+    noise: Tensor
     granularity: str
     image_views: int = 0
     """How many augmented images were sent forwards and backwards: the attack's cost."""
+    unit: float = 1.0
+
+    def delta(self, rows: slice | Tensor = slice(None)) -> Tensor:
+        """Return some rows of the perturbation: float, in [0, 1] pixel range."""
+        return self.noise[rows].float() * self.unit
 
 
 class Victim(ABC):
@@ -125,8 +146,11 @@ class AttackContext:
 class Defense(Protocol):
     """What a victim does against poison."""
 
+    changes_dataset: bool
+    """Whether ``on_dataset`` does anything. What changes the data set needs all of it on the device."""
+
     def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
-        """Change the training set once, before training."""
+        """Change the training set once, before training; without ``changes_dataset``, return it as it is."""
 
     def on_view(self, view_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """Change one augmented view of a batch."""
@@ -136,6 +160,12 @@ class Executor(Protocol):
     """Where a stage runs."""
 
     device: torch.device
+    precision: Precision
+    workers: int
+    """How many processes decode images that do not fit."""
+
+    def fits(self, num_bytes: int) -> bool:
+        """Return whether images may stay on the device, given their size decoded."""
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the layout's memory format, and return it."""

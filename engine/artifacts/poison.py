@@ -2,7 +2,7 @@
 
 A folder of
     ``train.parquet``      PNG-encoded images, labels, indices and perturbed flags, in the schema that
-                           Hugging Face ``datasets`` decodes as images;
+                           Hugging Face ``datasets`` decodes as images, ``ROWS`` images a row group;
     ``delta.safetensors``  the perturbation in eight-bit levels, int8, [N, C, H, W] or [classes, C, H, W];
     ``preview.safetensors`` one image per class, clean and poisoned, uint8 [classes, C, H, W];
     ``manifest.json``      source, attack, budget, what was measured, and every file's checksum.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+ROWS = 1_000
+"""Images in one row group of the table: what its writer and its readers hold encoded at a time."""
+
+Encoded = tuple[list[bytes], list[int]]
+"""Some images as PNG files, and their labels."""
 
 
 @dataclass(frozen=True)
 class ReleasedPoison:
     """A poisoned training set, read back.
 
-    Shapes: perturbed bool [N]; poison.delta float, in [0, 1] pixel units.
+    Shapes: perturbed bool [N]; poison.noise int8, in grey levels.
     """
 
     images: ImageSet
@@ -48,12 +54,10 @@ def write_poison(
     Shapes: levels int8 [N, C, H, W] or [classes, C, H, W]; perturbed bool [N].
     ``about`` is what the manifest says of source and attack; sizes and differences are measured here.
     """
-    import pyarrow.parquet as pq
     from safetensors.torch import save_file
 
     with atomic_directory(target) as folder:
-        # Zstandard would only spend time: PNG bytes do not shrink.
-        pq.write_table(_table(released, perturbed), folder / "train.parquet", compression="none")
+        _write_images(folder / "train.parquet", released, perturbed)
         save_file({"levels": levels.contiguous()}, folder / "delta.safetensors")
         first = [int((clean.labels == k).nonzero()[0]) for k in clean.labels.unique()]
         save_file(
@@ -75,28 +79,39 @@ def write_poison(
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
-def _table(released: ImageSet, perturbed: Tensor) -> pa.Table:
+def _write_images(file: Path, released: ImageSet, perturbed: Tensor) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(released.class_names)
+    # Zstandard would only spend time: PNG bytes do not shrink.
+    with pq.ParquetWriter(file, schema, compression="none") as writer:
+        for start in range(0, len(released), ROWS):
+            rows = range(start, min(start + ROWS, len(released)))
+            part = slice(rows.start, rows.stop)
+            columns = {
+                "image": [{"bytes": _png(image), "path": None} for image in released.images_u8[part]],
+                "label": released.labels[part].tolist(),
+                "index": list(rows),
+                "perturbed": perturbed[part].tolist(),
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _schema(class_names: tuple[str, ...]) -> pa.Schema:
     import pyarrow as pa
 
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = [{"bytes": _png(image), "path": None} for image in released.images_u8]
     features = {
         "image": {"_type": "Image"},
-        "label": {"names": list(released.class_names), "_type": "ClassLabel"},
+        "label": {"names": list(class_names), "_type": "ClassLabel"},
         "index": {"dtype": "int64", "_type": "Value"},
         "perturbed": {"dtype": "bool", "_type": "Value"},
     }
-    schema = pa.schema(
+    return pa.schema(
         [("image", image_type), ("label", pa.int64()), ("index", pa.int64()), ("perturbed", pa.bool_())],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
-    columns = {
-        "image": images,
-        "label": released.labels.tolist(),
-        "index": list(range(len(released))),
-        "perturbed": perturbed.tolist(),
-    }
-    return pa.table(columns, schema=schema)
 
 
 def _png(image_u8: Tensor) -> bytes:
@@ -128,27 +143,52 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def encoded_images(folder: Path) -> Iterator[Encoded]:
+    """Yield the released images in order, as PNG files, never more than ``ROWS`` of them at a time.
+
+    Checksums are what ``read_manifest`` checks.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(folder / "train.parquet") as table:
+        for rows in table.iter_batches(batch_size=ROWS, columns=["image.bytes", "label"]):
+            yield rows.column("image").field("bytes").to_pylist(), rows.column("label").to_pylist()
+
+
+def read_images(folder: Path, manifest: dict[str, Any]) -> ImageSet:
+    """Read what an attacker releases: all images, decoded, and their labels.
+
+    Beside them only ``ROWS`` images are held. Checksums are what ``read_manifest`` checks.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    images_u8 = torch.empty((manifest["images"], *manifest["image_shape"]), dtype=torch.uint8)
+    labels: list[int] = []
+    for encoded, part in encoded_images(folder):
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
+        images_u8[len(labels) : len(labels) + len(part)] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        labels += part
+    return ImageSet(images_u8, torch.tensor(labels), tuple(manifest["class_names"]))
+
+
 def read_poison(folder: Path) -> ReleasedPoison:
     """Read a poison, all of it.
 
     Raises:
         ArtifactError: see ``read_manifest``.
     """
-    import numpy as np
     import pyarrow.parquet as pq
     import torch
-    from PIL import Image
     from safetensors.torch import load_file
 
     manifest = read_manifest(folder)
-    table = pq.read_table(folder / "train.parquet")
-    pixels = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()]
-    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(table["label"].to_pylist())
+    table = pq.read_table(folder / "train.parquet", columns=["perturbed"])
     levels = load_file(folder / "delta.safetensors")["levels"]
     return ReleasedPoison(
-        ImageSet(images, labels, tuple(manifest["class_names"])),
+        read_images(folder, manifest),
         torch.tensor(table["perturbed"].to_pylist()),
-        Poison(levels.float() / 255, manifest["granularity"], manifest["image_views"]),
+        Poison(levels, manifest["granularity"], manifest["image_views"], unit=1 / 255),
         manifest,
     )

@@ -58,7 +58,7 @@ class ContrastivePoisoning:
             noise_loss = search.learn_noise()
             note = f"loss after model steps {model_loss:.3f}, after noise steps {noise_loss:.3f}"
             context.progress(round_ + 1, self.spec.rounds, note)
-        return Poison(search.delta.cpu(), self.spec.granularity, search.image_views)
+        return Poison(search.noise.cpu(), self.spec.granularity, search.image_views, unit=self.spec.epsilon)
 
 
 class _Search:
@@ -67,20 +67,23 @@ class _Search:
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
         from engine.batching import endless_batches
         from engine.optimization import sgd
-        from engine.perturbation import initial_delta
+        from engine.perturbation import initial_noise
 
         self.spec, self.images, self.perturbed = spec, images, context.perturbed
+        self.perturbs_all = bool(context.perturbed.all())
         surrogate = spec.surrogate
         weights = stream(spec.seed, "attack", "surrogate")
         self.victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         context.executor.place(self.victim.network)
+        self.precision = context.executor.precision
+        self.scaler = self.precision.scaler()
         self.optimizer = sgd(
             self.victim.network.parameters(),
             lr=surrogate.lr,
             momentum=surrogate.momentum,
             weight_decay=surrogate.weight_decay,
         )
-        self.delta = initial_delta(
+        self.noise = initial_noise(
             context.init,
             images,
             granularity=spec.granularity,
@@ -88,7 +91,9 @@ class _Search:
             generator=stream(spec.seed, "attack", "delta"),
         )
         self.model_batches, self.noise_batches = (
-            endless_batches(len(images), surrogate.batch_size, stream(spec.seed, "attack", name))
+            endless_batches(
+                len(images), surrogate.batch_size, stream(spec.seed, "attack", name), context.executor.device
+            )
             for name in ("model_order", "noise_order")
         )
         self.draws = stream(spec.seed, "attack", "views")
@@ -109,8 +114,8 @@ class _Search:
         network = self.victim.network.train().requires_grad_(True)
         for _ in range(self.spec.model_steps):
             rows = next(self.model_batches)
-            loss = self._loss(rows, self._spread(self._touched(rows), rows))
-            descend(loss, self.optimizer)
+            loss = self._loss(rows, self._clean(rows), self._spread(self._touched(rows), rows))
+            descend(loss, self.optimizer, self.scaler)
             self.victim.after_step()
         network.requires_grad_(False)
         return loss.item()
@@ -125,38 +130,47 @@ class _Search:
         step_size = self.spec.step_size_rel * self.spec.epsilon
         for _ in range(self.spec.noise_steps):
             rows = next(self.noise_batches)
-            touched = self._touched(rows).requires_grad_()
+            clean, touched = self._clean(rows), self._touched(rows).requires_grad_()
             for _ in range(self.spec.pgd_steps):
-                loss = self._loss(rows, self._spread(touched, rows))
-                (grad,) = torch.autograd.grad(loss, touched)
+                loss = self._loss(rows, clean, self._spread(touched, rows))
+                (grad,) = torch.autograd.grad(loss * self.precision.loss_scale, touched)
                 step = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.spec.epsilon)
                 touched = step.requires_grad_()
             self._write(rows, touched.detach())
         return loss.item()
 
     def _touched(self, rows: Tensor) -> Tensor:
-        """Return a copy of the noise that a batch meets: a row an image, or all classes."""
-        return self.delta[rows] if self.spec.granularity == "sample" else self.delta.clone()
+        """Return the noise that a batch meets, in pixel units: a row an image, or all classes.
+
+        The gradient of the noise exists for these rows alone, never for the data set.
+        """
+        noise = self.noise[rows] if self.spec.granularity == "sample" else self.noise
+        return noise.float() * self.spec.epsilon
 
     def _spread(self, touched: Tensor, rows: Tensor) -> Tensor:
         """Return the noise of each image of a batch, zero where an image stays clean."""
         delta = touched if self.spec.granularity == "sample" else touched[self.images.labels[rows]]
-        return delta * self.perturbed[rows, None, None, None]
+        return delta if self.perturbs_all else delta * self.perturbed[rows, None, None, None]
 
     def _write(self, rows: Tensor, touched: Tensor) -> None:
+        noise = (touched / self.spec.epsilon).half()
         if self.spec.granularity == "sample":
-            self.delta[rows] = touched
+            self.noise[rows] = noise
         else:
-            self.delta = touched
+            self.noise = noise
 
-    def _loss(self, rows: Tensor, delta: Tensor) -> Tensor:
+    def _clean(self, rows: Tensor) -> Tensor:
+        return self.images.images_u8[rows].float() / 255
+
+    def _loss(self, rows: Tensor, clean: Tensor, delta: Tensor) -> Tensor:
         """Return the contrastive loss of fresh views of poisoned images."""
         from engine.perturbation import add_poison
 
-        poisoned = add_poison(self.images.images_u8[rows].float() / 255, delta)
+        poisoned = add_poison(clean, delta)
         views = [view(self.draws, poisoned) for view in self.victim.views]
         self.image_views += len(rows) * len(views)
-        return self.victim.loss(views, self.images.labels[rows])
+        with self.precision.autocast():
+            return self.victim.loss(views, self.images.labels[rows])
 
 
 def build(spec: Spec) -> ContrastivePoisoning:

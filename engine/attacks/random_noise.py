@@ -31,16 +31,16 @@ class RandomNoise:
 
     def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
         """Draw the noise; what ``init`` says is replaced by the draw."""
-        from engine.perturbation import initial_delta
+        from engine.perturbation import initial_noise
 
-        delta = initial_delta(
+        noise = initial_noise(
             "uniform",
             images,
             granularity=self.spec.granularity,
             epsilon=self.spec.epsilon,
             generator=stream(self.spec.seed, "attack", "delta"),
         )
-        return Poison(delta.cpu(), self.spec.granularity)
+        return Poison(noise.cpu(), self.spec.granularity, unit=self.spec.epsilon)
 
 
 def build(spec: Spec) -> RandomNoise:

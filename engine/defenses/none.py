@@ -25,6 +25,8 @@ class Spec(DefenseSpec):
 class NoDefense:
     """See the module."""
 
+    changes_dataset = False
+
     def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
         """Return the training set as it is."""
         return images

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Path:
     """Make the poison ``name`` with an attack that starts from ``init``, and return its folder."""
     from engine.images import checksum
-    from engine.perturbation import poison_u8, quantize_levels, stratified_mask
+    from engine.perturbation import stratified_mask
 
     spec: AttackSpec = load("attacks", attack)
     executor = load_executor(layout)
@@ -37,10 +37,8 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
             source_of(dataset_spec, split), start, perturbed.to(executor.device), executor, progress
         )
         poison: Poison = plugins.build("attacks", spec)(clean.to(executor.device), context)
-    delta = _masked(poison, perturbed)
-    spread = _spread(poison, delta, clean, perturbed)
     truncate = spec.quantization == "truncate"
-    released = poison_u8(clean.images_u8, spread, epsilon=spec.epsilon, truncate=truncate)
+    released, levels = _release(poison, clean, perturbed, epsilon=spec.epsilon, truncate=truncate)
     about = {
         "name": name,
         "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
@@ -48,6 +46,7 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         "epsilon": spec.epsilon,
         "granularity": poison.granularity,
         "image_views": poison.image_views,
+        "precision": executor.precision.name,
         "numerics": numerics("generate"),
     }
     target = poison_path(dataset, name)
@@ -55,22 +54,32 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         target,
         clean=clean,
         released=ImageSet(released, clean.labels, clean.class_names),
-        levels=quantize_levels(delta, epsilon=spec.epsilon),
+        levels=levels,
         perturbed=perturbed,
         about=about,
     )
     return target
 
 
-def _masked(poison: Poison, perturbed: Tensor) -> Tensor:
-    """Return the noise with that of untouched images set to zero; class-wise noise is left as it is."""
-    if poison.granularity == "class":
-        return poison.delta
-    return poison.delta * perturbed[:, None, None, None]
+def _release(
+    poison: Poison, clean: ImageSet, perturbed: Tensor, *, epsilon: float, truncate: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the eight-bit images that are released and the noise in grey levels, zero for untouched images.
 
+    Class-wise noise is returned per class, as it is.
+    """
+    import torch
 
-def _spread(poison: Poison, delta: Tensor, clean: ImageSet, perturbed: Tensor) -> Tensor:
-    """Return the noise of every image: [N, C, H, W]."""
-    if poison.granularity == "sample":
-        return delta
-    return delta[clean.labels] * perturbed[:, None, None, None]
+    from engine.perturbation import chunks, poison_u8, quantize_levels
+
+    released = torch.empty_like(clean.images_u8)
+    levels = torch.empty(poison.noise.shape, dtype=torch.int8)
+    is_class_wise = poison.granularity == "class"
+    if is_class_wise:
+        levels = quantize_levels(poison.delta(), epsilon=epsilon)
+    for rows in chunks(len(clean)):
+        delta = poison.delta(clean.labels[rows] if is_class_wise else rows) * perturbed[rows, None, None, None]
+        released[rows] = poison_u8(clean.images_u8[rows], delta, epsilon=epsilon, truncate=truncate)
+        if not is_class_wise:
+            levels[rows] = quantize_levels(delta, epsilon=epsilon)
+    return released, levels

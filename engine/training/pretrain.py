@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.batching import batches
 from engine.errors import EngineError
 from engine.optimization import descend, set_lr, sgd, warmup_cosine_lr
-from engine.protocols import Defense, ImageSet, Progress, Victim
+from engine.precision import Precision
+from engine.protocols import Defense, Feed, Progress, Victim
 from engine.randomness import stream
 
 
@@ -32,45 +32,66 @@ class TrainingDiverged(EngineError):
     """The loss is not a finite number any more."""
 
 
-def draw_views(victim: Victim, images_u8: Tensor, defense: Defense, generator: torch.Generator) -> list[Tensor]:
-    """Return a learner's augmented views of a batch of eight-bit images."""
-    images = images_u8.float() / 255
-    return [defense.on_view(views(generator, images), generator) for views in victim.views]
+@dataclass(frozen=True)
+class Training:
+    """A learner in training: what one step needs."""
+
+    victim: Victim
+    defense: Defense
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    scaler: torch.amp.GradScaler
+    draws: torch.Generator
+
+    def step(self, images_u8: Tensor, labels: Tensor) -> Tensor:
+        """Take one step on a batch and return its loss, still on the device: nothing here waits for a GPU."""
+        images = images_u8.float() / 255
+        views = [self.defense.on_view(view(self.draws, images), self.draws) for view in self.victim.views]
+        with self.precision.autocast():
+            loss = self.victim.loss(views, labels)
+        descend(loss, self.optimizer, self.scaler)
+        self.victim.after_step()
+        return loss.detach()
+
+
+def start_training(
+    victim: Victim, *, recipe: Recipe, defense: Defense, precision: Precision, draws: torch.Generator
+) -> Training:
+    """Give a learner its optimizer and put it into training mode."""
+    optimizer = sgd(
+        victim.network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    victim.network.train()
+    return Training(victim, defense, optimizer, precision, precision.scaler(), draws)
 
 
 def pretrain(
-    victim: Victim, images: ImageSet, *, recipe: Recipe, defense: Defense, seed: int, progress: Progress
+    victim: Victim, feed: Feed, *, recipe: Recipe, defense: Defense, precision: Precision, seed: int, progress: Progress
 ) -> list[dict[str, float]]:
     """Train a learner in place and return the mean loss and the learning rate of every epoch.
 
-    The images must be on the network's device. The loss is read once per epoch, so that a GPU never waits
+    The feed must be on the network's device. The loss is read once per epoch, so that a GPU never waits
     inside one.
 
     Raises:
         EngineError: fewer images than one batch.
         TrainingDiverged: the mean loss of an epoch is not finite.
     """
-    steps = len(images) // recipe.batch_size
+    steps = len(feed) // recipe.batch_size
     if steps == 0:
         raise EngineError(
-            f"{len(images)} images are fewer than one batch of {recipe.batch_size}; lower the victim's batch_size"
+            f"{len(feed)} images are fewer than one batch of {recipe.batch_size}; lower the victim's batch_size"
         )
-    optimizer = sgd(
-        victim.network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    orders, draws = stream(seed, "victim", "order"), stream(seed, "victim", "views")
-    victim.network.train()
+    draws, orders = stream(seed, "victim", "views"), stream(seed, "victim", "order")
+    training = start_training(victim, recipe=recipe, defense=defense, precision=precision, draws=draws)
     curve = []
     for epoch in range(recipe.epochs):
-        order = torch.randperm(len(images), generator=orders).to(images.labels.device)
-        total = torch.zeros((), device=images.labels.device)
-        for step, rows in enumerate(batches(order, recipe.batch_size), start=epoch * steps):
+        order = torch.randperm(len(feed), generator=orders)
+        total = torch.zeros((), device=precision.device)
+        for step, (images_u8, labels) in enumerate(feed.batches(order, recipe.batch_size), start=epoch * steps):
             lr = _lr_at(step, steps, recipe)
-            set_lr(optimizer, lr)
-            loss = victim.loss(draw_views(victim, images.images_u8[rows], defense, draws), images.labels[rows])
-            descend(loss, optimizer)
-            victim.after_step()
-            total += loss.detach()
+            set_lr(training.optimizer, lr)
+            total += training.step(images_u8, labels)
         curve.append({"epoch": epoch + 1, "loss": _finite(total.item() / steps, epoch + 1), "lr": lr})
         progress(epoch + 1, recipe.epochs, f"loss {curve[-1]['loss']:.3f}")
     victim.network.eval()

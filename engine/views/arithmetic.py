@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from engine.transfer import to_device
 from engine.views import color, eight_bit
 from engine.views.color import HUE
 from engine.views.geometry import unchanged
@@ -19,6 +20,10 @@ from engine.views.geometry import unchanged
 class Arithmetic:
     """The operations of a chain, in one kind of numbers."""
 
+    load: Callable[[Tensor], Tensor]
+    """What becomes of the pixels before a resize."""
+    weigh: Callable[[Tensor], Tensor]
+    """What becomes of the weights of a resize."""
     store: Callable[[Tensor], Tensor]
     """What becomes of the result of a filter."""
     blend: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -48,10 +53,17 @@ def on_some(chosen_B: Tensor, images_B3HW: Tensor, operation: Callable[..., Tens
     if len(rows) == 0:
         return images_B3HW
     device, dtype = images_B3HW.device, images_B3HW.dtype
-    own = [each[rows].to(device, dtype if each.is_floating_point() else each.dtype) for each in parameters_B]
-    rows = rows.to(device)
+    own = [to_device(each[rows], device, dtype if each.is_floating_point() else None) for each in parameters_B]
+    rows = to_device(rows, device)
     return images_B3HW.index_copy(0, rows, operation(images_B3HW[rows], *own))
 
 
-FLOAT = Arithmetic(unchanged, color.blend, color.shift_hue, color.to_grey)
-EIGHT_BIT = Arithmetic(eight_bit.round_levels, eight_bit.blend, eight_bit.shift_hue, eight_bit.to_grey)
+FLOAT = Arithmetic(unchanged, unchanged, unchanged, color.blend, color.shift_hue, color.to_grey)
+EIGHT_BIT = Arithmetic(
+    eight_bit.load,
+    eight_bit.round_weights,
+    eight_bit.round_levels,
+    eight_bit.blend,
+    eight_bit.shift_hue,
+    eight_bit.to_grey,
+)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from engine.transfer import to_device
 from engine.views.arithmetic import EIGHT_BIT, FLOAT, Arithmetic, on_some
 from engine.views.blur import blur
 from engine.views.color import sample_orders, solarize
@@ -113,13 +114,16 @@ class Views:
         """Apply operation after operation with torch: any device, any type, or eight bits."""
         boxes, flip = parameters.boxes, parameters.flip
         if isinstance(images, Ragged):
-            views = resample_ragged(images, boxes, flip, self.size, arithmetic.store)
+            loaded = Ragged(arithmetic.load(images.pixels), images.sizes)
+            views = resample_ragged(loaded, boxes, flip, self.size, arithmetic.weigh, arithmetic.store)
         else:
+            pixels = arithmetic.load(images)
             height, width = images.shape[2:]
             margin = math.ceil(max(self.padding, self.shift))
-            on_device = boxes.to(images), flip.to(images.device)
-            maps = view_matrices(*on_device, (height, width), self.size, margin=margin)
-            views = resample(images, *maps, arithmetic.store)
+            on_device = to_device(boxes, images.device, pixels.dtype), to_device(flip, images.device)
+            rows, columns = view_matrices(*on_device, (height, width), self.size, margin=margin)
+            views = resample(pixels, arithmetic.weigh(rows), arithmetic.weigh(columns), arithmetic.store)
+        views = views.to(images.dtype)
         if self.is_jittering:
             views = arithmetic.jitter(views, parameters.order, parameters.factors)
         views = on_some(parameters.grey, views, arithmetic.to_grey)

@@ -1,9 +1,9 @@
 """Colour jitter, grayscale and solarization with per-image strength and per-image order.
 
 Brightness, contrast and saturation are one affine map of a pixel's three channels,
-``f x + (1 - f) reference``, with the reference black, the image's mean grey, or the pixel's own grey.
-Each is therefore a 3 x 3 matrix and an offset per image, whatever the operation, and a batch whose images
-are jittered in different orders still takes one matrix product per slot of the order.
+``f x + (1 - f) reference``, with the reference black, the image's mean grey, or the pixel's own grey. A batch
+whose images are jittered in different orders therefore takes one expression per slot of the order. Constants are
+Python numbers: a tensor made of them would have to be copied to a GPU, which waits for it.
 
 Shapes: B images of 3 x H x W, RGB in [0, 1].
 Source: Pillow, Blend.c, Convert.c (grey weights), and torchvision's functional adjust_* for the ranges.
@@ -21,11 +21,6 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 PHASES = (5.0, 3.0, 1.0)
 
 
-def grey_weights(like: Tensor) -> Tensor:
-    """Return the luma weights [3] with the type and device of a tensor."""
-    return torch.tensor(GREY, dtype=like.dtype, device=like.device)
-
-
 def luma(images_B3HW: Tensor) -> Tensor:
     """Return the luma of every pixel: [B, H, W]."""
     red, green, blue = images_B3HW.unbind(dim=1)
@@ -37,16 +32,11 @@ def blend(images_B3HW: Tensor, operation_B: Tensor, factor_B: Tensor) -> Tensor:
 
     The gradient flows through the mean of contrast as well.
     """
-    batch, channels, height, width = images_B3HW.shape
-    weights = grey_weights(images_B3HW)
-    eye = torch.eye(channels, dtype=weights.dtype, device=weights.device)
-    rest_B = 1 - factor_B
-    own_grey_B33 = (rest_B * (operation_B == SATURATION))[:, None, None] * weights.expand(channels, channels)
-    matrix_B33 = factor_B[:, None, None] * eye + own_grey_B33
-    mean_grey_B = (images_B3HW.mean(dim=(2, 3)) * weights).sum(dim=1)
-    offset_B = rest_B * (operation_B == CONTRAST) * mean_grey_B
-    flat = torch.bmm(matrix_B33, images_B3HW.reshape(batch, channels, -1)) + offset_B[:, None, None]
-    return clip_unit(flat.view(batch, channels, height, width))
+    factor, operation = factor_B[:, None, None], operation_B[:, None, None]
+    grey_BHW = luma(images_B3HW)
+    reference = torch.where(operation == CONTRAST, grey_BHW.mean(dim=(1, 2), keepdim=True), grey_BHW)
+    shared = (1 - factor) * (operation != BRIGHTNESS) * reference
+    return clip_unit(factor[:, None] * images_B3HW + shared[:, None])
 
 
 def shift_hue(images_B3HW: Tensor, shift_B: Tensor) -> Tensor:
@@ -66,8 +56,7 @@ def shift_hue(images_B3HW: Tensor, shift_B: Tensor) -> Tensor:
     across = torch.where(red, g - b, torch.where(green, b - r, r - g))
     sector = across / torch.where(chroma > 0, chroma, 1) + 2 * green + 4 * ~(red | green)
     turned = sector + 6 * shift_B[:, None, None]
-    phases = torch.tensor(PHASES, dtype=turned.dtype, device=turned.device)
-    k = torch.remainder(turned[:, None] + phases[:, None, None], 6)
+    k = torch.remainder(torch.stack([turned + phase for phase in PHASES], dim=1), 6)
     return value[:, None] - chroma[:, None] * clip_unit(torch.minimum(k, 4 - k))
 
 

@@ -6,6 +6,9 @@ each operation acts as if it had not been quantised (straight-through, Bengio et
 
 Shapes: B images of 3 x H x W, RGB in [0, 1], whole multiples of 1/255.
 Source: Pillow, Blend.c, Convert.c (L, HSV), Resample.c; torchvision, _functional_pil.py (adjust_hue).
+Deviates: a resize takes its horizontal pass first, as in every Pillow up to 12. Pillow 13 (pull request 9549) takes
+    the vertical one first where the height shrinks by more than twice as many pixels as the width; about a fifth of
+    such an image's pixels are one level away from here.
 """
 
 from __future__ import annotations
@@ -17,21 +20,35 @@ from engine.views import color
 from engine.views.color import BRIGHTNESS, CONTRAST
 
 LUMA_16 = (19595, 38470, 7471)  # Convert.c: luma weights in 1/65536
+WEIGHT_BITS = 22  # Resample.c, PRECISION_BITS
+# In double precision a resize of whole levels with such weights is a multiple of 2^-22 up to 1e-11: this keeps halves
+# halves. In single precision it is nothing.
+TIE = 2.0 ** -(WEIGHT_BITS + 2)
 
 
 def straight_through(levels: Tensor, smooth: Tensor) -> Tensor:
-    """Return exact grey levels, in [0, 1], with the gradient of another tensor."""
-    return levels / 255 + (smooth - smooth.detach())
+    """Return exact grey levels, in [0, 1], with the type and the gradient of another tensor."""
+    return levels.to(smooth.dtype) / 255 + (smooth - smooth.detach())
 
 
 def as_levels(images: Tensor) -> Tensor:
     """Return the nearest whole grey levels of values in [0, 1]."""
-    return (images.detach() * 255 + 0.5).floor().clamp(0, 255)
+    return (images.detach() * 255 + (0.5 + TIE)).floor().clamp(0, 255)
 
 
 def round_levels(images: Tensor) -> Tensor:
     """Round to whole grey levels, halves up, as Pillow does after each pass of a resize."""
     return straight_through(as_levels(images), images)
+
+
+def load(images: Tensor) -> Tensor:
+    """Return the images for a resize: whole grey levels, in double precision, so that its sums are exact."""
+    return straight_through(as_levels(images), images.double())
+
+
+def round_weights(weights: Tensor) -> Tensor:
+    """Round the weights of a resize to Pillow's fixed-point numbers."""
+    return (weights * 2**WEIGHT_BITS + 0.5).floor() / 2**WEIGHT_BITS
 
 
 def _luma(levels_B3HW: Tensor) -> Tensor:
@@ -42,9 +59,10 @@ def _luma(levels_B3HW: Tensor) -> Tensor:
 
 def blend(images_B3HW: Tensor, operation_B: Tensor, factor_B: Tensor) -> Tensor:
     """Adjust brightness, contrast or saturation, chosen per image, cutting fractions off."""
-    levels, grey = as_levels(images_B3HW), _luma(as_levels(images_B3HW))[:, None]
+    levels = as_levels(images_B3HW).float()  # Blend.c computes in single precision
+    grey = _luma(levels)[:, None]
     mean = (grey.mean(dim=(1, 2, 3), dtype=torch.float64, keepdim=True) + 0.5).floor().to(levels.dtype)
-    operation, factor = operation_B[:, None, None, None], factor_B[:, None, None, None]
+    operation, factor = operation_B[:, None, None, None], factor_B.float()[:, None, None, None]
     reference = torch.where(operation == CONTRAST, mean, torch.where(operation == BRIGHTNESS, 0, grey))
     # In Blend.c's order of operations, so that fractions are cut at the same values.
     blended = (reference + factor * (levels - reference)).clamp(0, 255).floor()
@@ -65,7 +83,7 @@ def shift_hue(images_B3HW: Tensor, shift_B: Tensor) -> Tensor:
     hue, saturation, value = _to_hsv(as_levels(images_B3HW).double())
     steps = (shift_B.double() * 255).trunc()[:, None, None]
     levels = _to_rgb(torch.remainder(hue + steps, 256), saturation, value)
-    return straight_through(levels.to(images_B3HW.dtype), color.shift_hue(images_B3HW, shift_B))
+    return straight_through(levels, color.shift_hue(images_B3HW, shift_B))
 
 
 def _to_hsv(levels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -43,21 +44,25 @@ class _Call(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled code, or None, with a warning, where it cannot be made."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    compiler = _compiler()
+    if not compiler:
         warnings.warn("no C compiler: views on the CPU take about ten times as long", RuntimeWarning, stacklevel=2)
         return None
-    # A cache on a shared home serves processors of many kinds.
-    processor = platform.processor() + _cpu_flags()
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), *FLAGS, compiler, processor)).encode()).hexdigest()[:16]
-    file = _cache() / f"views-{key}.so"
-    if not file.exists() and not _compile(compiler, file):
+    try:
+        loaded = ctypes.CDLL(str(_compiled(compiler)))
+    except OSError as error:
+        warnings.warn(f"{error}; views run on torch alone", RuntimeWarning, stacklevel=2)
         return None
-    loaded = ctypes.CDLL(str(file))
     pointers = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
     loaded.views_forward.argtypes = pointers
     loaded.views_backward.argtypes = (*pointers, ctypes.c_void_p)
     return loaded
+
+
+def _compiler() -> list[str]:
+    """Return the command of a C compiler; as for make, CC may hold a launcher or options."""
+    found = (shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return shlex.split(os.environ.get("CC", "")) or [path for path in found if path][:1]
 
 
 def _cache() -> Path:
@@ -71,18 +76,27 @@ def _cpu_flags() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _compile(compiler: str, file: Path) -> bool:
+def _compiled(compiler: list[str]) -> Path:
+    """Return the shared library from the user's cache, compiled where it is not there yet.
+
+    Raises:
+        OSError: it cannot be compiled, or not be kept.
+    """
+    # A cache on a shared home serves processors of many kinds.
+    processor = platform.processor() + _cpu_flags()
+    key = hashlib.sha256("\n".join((SOURCE.read_text(), *FLAGS, *compiler, processor)).encode()).hexdigest()[:16]
+    file = _cache() / f"views-{key}.so"
+    if file.exists():
+        return file
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / file.name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
+        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = done.stderr.strip().splitlines()[-1:]
-            warnings.warn(f"{' '.join(command)} failed: {said}; views run on torch alone", RuntimeWarning, stacklevel=3)
-            return False
+            raise OSError(f"{shlex.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
         made.replace(file)  # at once: other processes may be compiling the same
-    return True
+    return file
 
 
 def can_fuse(images: Images) -> bool:
@@ -98,6 +112,7 @@ class _Plan:
     factors float [B, 4], or empty without a jitter.
     """
 
+    out: int
     sizes: Tensor
     offsets: Tensor
     boxes: Tensor
@@ -105,7 +120,6 @@ class _Plan:
     order: Tensor
     factors: Tensor
     grey: Tensor
-    out: int
 
     def run(self, name: str, pixels: Tensor, *results: Tensor) -> None:
         """Call the compiled code, the batch cut over torch's threads; ctypes lets go of the interpreter's lock."""
@@ -135,7 +149,7 @@ class _Fused(torch.autograd.Function):
         pixels = pixels.contiguous()
         ctx.save_for_backward(pixels)
         ctx.plan = plan  # type: ignore[attr-defined]
-        views = pixels.new_empty(len(plan.boxes), 3, plan.out, plan.out)
+        views = torch.empty(len(plan.boxes), 3, plan.out, plan.out, memory_format=torch.channels_last)
         plan.run("views_forward", pixels, views)
         return views
 
@@ -143,8 +157,8 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         (pixels,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        grads = grad.clone(memory_format=torch.contiguous_format)  # the compiled code works in place
         pixel_grads = torch.empty_like(pixels)
+        grads = grad.contiguous(memory_format=torch.channels_last)
         ctx.plan.run("views_backward", pixels, grads, pixel_grads)  # type: ignore[attr-defined]
         return pixel_grads, None
 
@@ -152,11 +166,20 @@ class _Fused(torch.autograd.Function):
 def fused_views(
     images: Images, boxes_B4: Tensor, flip_B: Tensor, jitter: tuple[Tensor, Tensor] | None, grey_B: Tensor, out: int
 ) -> Tensor:
-    """Return views [B, 3, out, out], differentiable in the images; ``jitter`` is (order, factors) or None."""
+    """Return views [B, 3, out, out], channels last, differentiable in the images; ``jitter`` is (order, factors).
+
+    Raises:
+        ValueError: the parameters are of another number of images, or these have not three channels.
+    """
+    # The compiled code would read what lies behind the tensors.
+    if len(boxes_B4) != len(images):
+        raise ValueError(f"parameters of {len(boxes_B4)} images for {len(images)}")
+    if isinstance(images, Tensor) and images.shape[1] != 3:
+        raise ValueError(f"views take images [B, 3, H, W], got {list(images.shape)}")
     if isinstance(images, Ragged):
         pixels, offsets = images.pixels, images.offsets
     else:
         pixels, offsets = images, torch.arange(len(images)) * images.shape[1:].numel()
     order, factors = jitter or (torch.empty(0, 4, dtype=torch.long), torch.empty(0, 4))
     parts = (sizes_of(images), offsets, boxes_B4.float(), flip_B, order, factors.float(), grey_B)
-    return _Fused.apply(pixels, _Plan(*[part.contiguous() for part in parts], out=out))
+    return _Fused.apply(pixels, _Plan(out, *[part.contiguous() for part in parts]))

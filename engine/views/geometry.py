@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.transfer import to_device
 from engine.views.images import Ragged
 
 TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
@@ -117,10 +118,18 @@ class Taps:
         return Taps(*(torch.where(mirrored, part.flip(1), part) for part in (self.pixels, self.weights)))
 
 
-def taps(start_B: Tensor, length_B: Tensor, source_B: Tensor, *, target: int, device: torch.device) -> Taps:
+def taps(
+    start_B: Tensor,
+    length_B: Tensor,
+    source_B: Tensor,
+    *,
+    target: int,
+    device: torch.device,
+    weigh: Callable[[Tensor], Tensor] = unchanged,
+) -> Taps:
     """Return the band of one axis on a device; the boxes and sizes are on the CPU."""
     reach = int((2 * (length_B / target).clamp_min(1)).max().ceil()) + 2
-    start_B, length_B, source_B = (part.to(device) for part in (start_B, length_B, source_B))
+    start_B, length_B, source_B = (to_device(part, device) for part in (start_B, length_B, source_B))
     scale = length_B[:, None] / target
     centre = (torch.arange(target, device=device) + 0.5) * scale
     first = (start_B[:, None] + centre - scale.clamp_min(1) - 0.5).floor()
@@ -130,23 +139,28 @@ def taps(start_B: Tensor, length_B: Tensor, source_B: Tensor, *, target: int, de
     total = sum(weights[1:], start=weights[0])
     last = source_B[:, None, None] - 1
     kept = (pixel >= 0) & (pixel <= last)
-    normalised = torch.stack(weights, dim=2) / total[:, :, None] * kept
-    return Taps(pixel.long().clamp_min(0).minimum(last), normalised)
+    normalised = torch.stack(weights, dim=2) / total[:, :, None]
+    return Taps(pixel.long().clamp_min(0).minimum(last), weigh(normalised) * kept)
 
 
 def resample_ragged(
-    images: Ragged, boxes_B4: Tensor, flip_B: Tensor, target: int, store: Callable[[Tensor], Tensor] = unchanged
+    images: Ragged,
+    boxes_B4: Tensor,
+    flip_B: Tensor,
+    target: int,
+    weigh: Callable[[Tensor], Tensor] = unchanged,
+    store: Callable[[Tensor], Tensor] = unchanged,
 ) -> Tensor:
     """Crop, resize and flip images of many sizes: [B, 3, O, O], in memory that grows with their pixels alone."""
     device = images.device
     height_B, width_B = images.sizes.unbind(dim=1)
     top, left, h, w = boxes_B4.to(images.dtype).unbind(dim=1)
-    across = taps(left, w, width_B, target=target, device=device).flipped(flip_B.to(device))
-    down = taps(top, h, height_B, target=target, device=device)
+    across = taps(left, w, width_B, target=target, device=device, weigh=weigh).flipped(to_device(flip_B, device))
+    down = taps(top, h, height_B, target=target, device=device, weigh=weigh)
     of_row = torch.arange(len(images)).repeat_interleave(3 * height_B)
     row_starts = width_B[of_row].cumsum(0) - width_B[of_row]
     plane_rows = (3 * height_B.cumsum(0) - 3 * height_B)[:, None] + torch.arange(3) * height_B[:, None]
-    of_row, row_starts, plane_rows = of_row.to(device), row_starts.to(device), plane_rows.to(device)
+    of_row, row_starts, plane_rows = (to_device(part, device) for part in (of_row, row_starts, plane_rows))
     narrow = images.pixels.new_zeros(len(of_row), target)
     for pixel, weight in zip(across.pixels.unbind(2), across.weights.unbind(2), strict=True):
         narrow = narrow + weight[of_row] * images.pixels[row_starts[:, None] + pixel[of_row]]

@@ -42,7 +42,7 @@ def test_what_is_read_is_what_was_written(seed: int, count: int) -> None:
     assert torch.equal(back.images.images_u8, released.images_u8)
     assert torch.equal(back.images.labels, released.labels)
     assert back.images.class_names == released.class_names
-    assert torch.equal((back.poison.delta * 255).round().to(torch.int8), levels)
+    assert torch.equal((back.poison.delta() * 255).round().to(torch.int8), levels)
     assert back.perturbed.tolist() == [index % 2 == 0 for index in range(count)]
 
 

@@ -100,7 +100,7 @@ class TestContract:
 
 def test_released_images_are_the_clean_ones_plus_the_stored_levels(release: Any) -> None:
     released, clean = release("random_noise", granularity="class"), images().train
-    levels = (released.poison.delta * 255).round().int()[clean.labels]
+    levels = (released.poison.delta() * 255).round().int()[clean.labels]
     expected = (clean.images_u8.int() + levels).clamp(0, 255)
     assert torch.equal(released.images.images_u8.int(), expected)
 
@@ -111,4 +111,4 @@ def test_a_poison_starts_from_another(release: Any) -> None:
     second = release("contrastive_poisoning", "second", init="first", **still)
     first = read_poison(Path("artifacts/digits/poison/first"))
     clean = images().train
-    assert torch.allclose(second.poison.delta, first.poison.delta[clean.labels], atol=1e-6)
+    assert torch.allclose(second.poison.delta(), first.poison.delta(clean.labels), atol=1e-6)

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones import resnet18
+from engine.batching import Resident
 from engine.defenses import none
 from engine.errors import EngineError
 from engine.optimization import warmup_cosine_lr
+from engine.precision import Precision
 from engine.protocols import ImageSet, Source, Victim
 from engine.randomness import stream
-from engine.spec import ViewsSpec
-from engine.training.pretrain import Recipe, TrainingDiverged, draw_views, pretrain
+from engine.training.pretrain import Recipe, TrainingDiverged, pretrain
 from engine.victims import simclr
+from engine.victimspec import ViewsSpec
 from engine.views import Views
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=0.2, momentum=0.9, weight_decay=1e-4, warmup_epochs=1, final_lr_rel=1e-3)
 WHOLE = Views(8, None, (1.0, 1.0), 0.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0)
+FP32 = Precision("fp32", torch.device("cpu"))
 NO_DEFENSE = none.build(none.Spec(kind="none"))
 
 
@@ -37,8 +40,7 @@ def image_set(count: int = 20, size: int = 16) -> ImageSet:
 class Recorder(Victim):
     """A linear learner that counts its calls; its loss is 50 w^2, plus what the views say."""
 
-    num_views = 3
-    views = WHOLE
+    views = (WHOLE,) * 3
 
     def __init__(self, weight: float = 1.0) -> None:
         self.network = nn.Linear(1, 1, bias=False)
@@ -90,7 +92,7 @@ def tiny_simclr(**views: float) -> simclr.SimCLR:
 def train(victim: Victim, *, seed: int = 0, defense=NO_DEFENSE, images: ImageSet | None = None, **changes):
     images = image_set() if images is None else images
     recipe = replace(RECIPE, **changes)
-    return pretrain(victim, images, recipe=recipe, defense=defense, seed=seed, progress=quiet)
+    return pretrain(victim, Resident(images), recipe=recipe, defense=defense, precision=FP32, seed=seed, progress=quiet)
 
 
 def test_pretraining_lowers_the_loss_of_the_same_views() -> None:
@@ -101,7 +103,8 @@ def test_pretraining_lowers_the_loss_of_the_same_views() -> None:
 
     def loss_of_fixed_views() -> float:
         victim.network.train()  # batch statistics before and after: the running ones lag behind
-        views = draw_views(victim, images.images_u8, NO_DEFENSE, stream(0, "fixed"))
+        draws = stream(0, "fixed")
+        views = [view(draws, images.images_u8.float() / 255) for view in victim.views]
         with torch.no_grad():
             return victim.loss(views, images.labels).item()
 
@@ -153,7 +156,7 @@ def test_the_network_trains_in_training_mode_and_is_left_in_evaluation_mode() ->
 def test_the_defense_sees_every_view_and_the_learner_sees_only_defended_ones() -> None:
     victim, defense = Recorder(), Marker()
     train(victim, defense=defense, lr=1e-3)
-    assert defense.calls == 6 * Recorder.num_views
+    assert defense.calls == 6 * len(Recorder.views)
     seen = [view.unique().item() for views, _ in victim.losses for view in views]
     assert seen == list(range(1, 19))
 
@@ -177,9 +180,10 @@ def test_the_recorded_rate_is_the_schedules_at_the_end_of_each_epoch() -> None:
     reports = []
     curve = pretrain(
         victim,
-        image_set(),
+        Resident(image_set()),
         recipe=replace(RECIPE, lr=1e-3),
         defense=NO_DEFENSE,
+        precision=FP32,
         seed=0,
         progress=lambda done, total, note: reports.append((done, total, note)),
     )

@@ -31,7 +31,7 @@ def build(kind: str, seed: int = 0) -> Victim:
 def batch(victim: Victim, seed: int = 0) -> tuple[list[torch.Tensor], torch.Tensor]:
     generator = stream(seed, "test")
     images = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator)
-    return [victim.views(generator, images) for _ in range(victim.num_views)], torch.arange(BATCH) % CLASSES
+    return [views(generator, images) for views in victim.views], torch.arange(BATCH) % CLASSES
 
 
 def test_there_are_victims() -> None:

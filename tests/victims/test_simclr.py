@@ -10,8 +10,8 @@ from engine.backbones import resnet18
 from engine.losses import nt_xent
 from engine.protocols import Source
 from engine.randomness import stream
-from engine.spec import ViewsSpec
 from engine.victims import simclr
+from engine.victimspec import ViewsSpec
 
 SOURCE = Source(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), num_classes=2)
 LABELS = torch.zeros(8, dtype=torch.int64)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.transforms import functional as TF
 
 from engine.randomness import stream
-from engine.views.color import BRIGHTNESS, CONTRAST, HUE, SATURATION, blend, jitter, sample_orders, shift_hue, to_grey
+from engine.views.arithmetic import FLOAT
+from engine.views.color import BRIGHTNESS, CONTRAST, HUE, SATURATION, blend, sample_orders, shift_hue, to_grey
 
 Photograph = Callable[[int, int, int], Tensor]
 Adjust = Callable[[Tensor, float], Tensor]
@@ -174,7 +175,7 @@ def one_at_a_time(images: Tensor, orders: Tensor, factors: Tensor, operations: d
 
 def test_every_image_is_jittered_in_its_own_order(photographs: Tensor) -> None:
     images, orders, factors = photographs.float() / 255, all_orders(), jitter_factors()
-    result = jitter(images, orders, factors)
+    result = FLOAT.jitter(images, orders, factors)
     torch.testing.assert_close(result, one_at_a_time(images, orders, factors, EXACT), atol=1e-5, rtol=0)
     torchvision = {HUE: TF.adjust_hue} | dict(BLENDS.values())
     # Two operations differ by LUMA_SLACK each, and a later one enlarges a difference by up to 1.4.
@@ -184,7 +185,7 @@ def test_every_image_is_jittered_in_its_own_order(photographs: Tensor) -> None:
 
 def test_the_order_of_operations_matters_more_than_any_tolerance_here(photographs: Tensor) -> None:
     images, orders, factors = photographs.float() / 255, all_orders(), jitter_factors()
-    difference = jitter(images, orders, factors) - jitter(images, orders.flip(1), factors)
+    difference = FLOAT.jitter(images, orders, factors) - FLOAT.jitter(images, orders.flip(1), factors)
     assert difference.abs().flatten(1).amax(dim=1).median() > 0.02
 
 
@@ -195,7 +196,7 @@ def test_the_jitter_of_pillow_images_is_close(photographs: Tensor) -> None:
         TF.pil_to_tensor(in_turn(TF.to_pil_image(image), order, factor, operations))
         for image, order, factor in zip(photographs, orders.tolist(), factors.tolist(), strict=True)
     ]
-    difference = 255 * jitter(photographs.float() / 255, orders, factors) - torch.stack(pillow)
+    difference = 255 * FLOAT.jitter(photographs.float() / 255, orders, factors) - torch.stack(pillow)
     # Four times a fraction cut off: above Pillow by two levels at most on average.
     assert 0 < difference.mean() < 2
     assert difference.abs().mean() < 2
@@ -205,7 +206,7 @@ def test_the_jitter_of_pillow_images_is_close(photographs: Tensor) -> None:
 def test_neutral_factors_change_nothing(photographs: Tensor) -> None:
     images = photographs.float() / 255
     neutral = torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(BATCH, 4)
-    assert torch.equal(jitter(images, all_orders(), neutral), images)
+    assert torch.equal(FLOAT.jitter(images, all_orders(), neutral), images)
 
 
 def test_jitter_orders_are_uniform_over_all_permutations() -> None:

@@ -12,7 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as TF
 
 from engine.randomness import stream
-from engine.views.geometry import crop_matrices, resample, resize_weights, sample_boxes
+from engine.views.geometry import resample, resize_matrices, sample_boxes, view_matrices
 
 Photograph = Callable[[int, int, int], Tensor]
 
@@ -26,6 +26,10 @@ def ks_distance(one: Tensor, other: Tensor) -> float:
     points = torch.cat([one, other]).unique()
     gaps = [torch.searchsorted(s.sort().values, points, right=True) / len(s) for s in (one, other)]
     return (gaps[0] - gaps[1]).abs().max().item()
+
+
+def sizes(batch: int, height: int, width: int) -> Tensor:
+    return torch.tensor([height, width]).expand(batch, 2)
 
 
 def torchvision_boxes(size_HW: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
@@ -48,7 +52,7 @@ def torchvision_boxes(size_HW: tuple[int, int], scale: tuple[float, float], rati
 def test_crop_boxes_have_torchvisions_distribution(
     size_HW: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> None:
-    ours = sample_boxes(stream(0, "boxes"), DRAWS, size_HW, scale=scale, ratio=ratio)
+    ours = sample_boxes(stream(0, "boxes"), sizes(DRAWS, *size_HW), scale=scale, ratio=ratio)
     theirs = torchvision_boxes(size_HW, scale, ratio)
     for boxes in (ours, theirs):
         assert (boxes[:, :2] >= 0).all()
@@ -73,12 +77,12 @@ def test_crop_boxes_have_torchvisions_distribution(
 def test_the_size_of_a_given_area_and_ratio_is_rounded_as_torchvision_does(scale: float, ratio: float) -> None:
     with torch.random.fork_rng(devices=[]):
         *_, height, width = RandomResizedCrop.get_params(torch.empty(3, 23, 29), [scale, scale], [ratio, ratio])
-    boxes = sample_boxes(stream(0, "boxes"), 5, (23, 29), scale=(scale, scale), ratio=(ratio, ratio))
+    boxes = sample_boxes(stream(0, "boxes"), sizes(5, 23, 29), scale=(scale, scale), ratio=(ratio, ratio))
     assert boxes[:, 2:].tolist() == [[height, width]] * 5
 
 
 def test_a_crops_position_is_uniform_over_all_places_where_it_fits() -> None:
-    boxes = sample_boxes(stream(0, "boxes"), 20_000, (8, 9), scale=(0.5, 0.5), ratio=(1.0, 1.0))
+    boxes = sample_boxes(stream(0, "boxes"), sizes(20_000, 8, 9), scale=(0.5, 0.5), ratio=(1.0, 1.0))
     assert boxes[:, 2:].unique(dim=0).tolist() == [[6, 6]]
     cells, counts = boxes[:, :2].unique(dim=0, return_counts=True)
     assert len(cells) == 3 * 4
@@ -98,13 +102,13 @@ def test_a_crops_position_is_uniform_over_all_places_where_it_fits() -> None:
 def test_after_ten_misses_the_box_is_central_with_the_nearest_ratio(
     size_HW: tuple[int, int], expected: list[int]
 ) -> None:
-    boxes = sample_boxes(stream(0, "boxes"), 50, size_HW, scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3))
+    boxes = sample_boxes(stream(0, "boxes"), sizes(50, *size_HW), scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3))
     assert boxes.tolist() == [expected] * 50
 
 
 def test_after_ten_misses_an_image_of_an_allowed_ratio_is_kept_whole() -> None:
     # Four times the area never fits.
-    boxes = sample_boxes(stream(0, "boxes"), 50, (30, 32), scale=(4.0, 4.0), ratio=(3 / 4, 4 / 3))
+    boxes = sample_boxes(stream(0, "boxes"), sizes(50, 30, 32), scale=(4.0, 4.0), ratio=(3 / 4, 4 / 3))
     assert boxes.tolist() == [[0, 0, 30, 32]] * 50
 
 
@@ -120,12 +124,12 @@ SIZES = [
 def crops_of(image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return boxes of all shapes, some flipped, and the crops that we make of a float image."""
     height, width = image.shape[1:]
-    drawn = sample_boxes(stream(0, "boxes"), 12, (height, width), scale=(0.05, 1.0), ratio=(0.5, 2.0))
-    corners = torch.tensor([[0, 0, height, width], [height - 1, width - 1, 1, 1], [0, 2, height, 1], [3, 0, 5, width]])
-    boxes = torch.cat([drawn, corners])
+    drawn = sample_boxes(stream(0, "boxes"), sizes(12, height, width), scale=(0.05, 1.0), ratio=(0.5, 2.0))
+    corners = [[0, 0, height, width], [height - 1, width - 1, 1, 1], [0, 2, height, 1], [3, 0, 5, width]]
+    boxes = torch.cat([drawn, torch.tensor(corners).float()])
     flip = torch.arange(len(boxes)) % 2 == 1
-    rows, columns = crop_matrices(boxes, flip, (height, width), size)
-    return boxes, flip, resample(image.expand(len(boxes), -1, -1, -1), rows, columns)
+    rows, columns = view_matrices(boxes, flip, (height, width), size)
+    return boxes.long(), flip, resample(image.expand(len(boxes), -1, -1, -1), rows, columns)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), SIZES)
@@ -160,9 +164,9 @@ def test_crops_are_torchvisions_antialiased_float_crops(
 
 def test_the_whole_image_at_its_own_size_is_the_image_to_the_bit(photograph: Photograph) -> None:
     image = photograph(2, 32, 32).float()[None] / 255
-    whole = torch.tensor([[0, 0, 32, 32]])
+    whole = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
     for flip in (False, True):
-        crop = resample(image, *crop_matrices(whole, torch.tensor([flip]), (32, 32), 32))
+        crop = resample(image, *view_matrices(whole, torch.tensor([flip]), (32, 32), 32))
         assert torch.equal(crop, image.flip(3) if flip else image)
 
 
@@ -170,19 +174,21 @@ def test_a_crop_does_not_see_the_pixels_around_it(photograph: Photograph) -> Non
     image = photograph(3, 24, 24).float()[None] / 255
     outside = torch.ones(1, 1, 24, 24, dtype=torch.bool)
     outside[..., 5:15, 7:19] = False
-    matrices = crop_matrices(torch.tensor([[5, 7, 10, 12]]), torch.tensor([False]), (24, 24), 16)
+    matrices = view_matrices(torch.tensor([[5.0, 7.0, 10.0, 12.0]]), torch.tensor([False]), (24, 24), 16)
     assert torch.equal(resample(image, *matrices), resample(image.masked_fill(outside, 9.0), *matrices))
 
 
-def test_resize_weights_are_a_mean_of_the_crops_pixels() -> None:
-    weights = resize_weights(torch.tensor([0, 5, 9]), torch.tensor([30, 3, 1]), source=30, target=7)
+def test_resize_matrices_are_a_mean_of_the_crops_pixels() -> None:
+    weights = resize_matrices(
+        torch.tensor([0.0, 5.0, 9.0]), torch.tensor([30.0, 3.0, 1.0]), source=30, target=7, margin=0
+    )
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 7))
 
 
 def test_halving_weights_are_the_triangle_filter_by_hand() -> None:
     # Scale 2, support 2: taps at distances 1.5, 0.5, 0.5, 1.5 weigh 1 : 3 : 3 : 1; the border renormalises.
-    weights = resize_weights(torch.tensor([0]), torch.tensor([8]), source=8, target=4)[0]
+    weights = resize_matrices(torch.tensor([0.0]), torch.tensor([8.0]), source=8, target=4, margin=0)[0]
     torch.testing.assert_close(weights[1], torch.tensor([0, 1, 3, 3, 1, 0, 0, 0]) / 8)
     torch.testing.assert_close(weights[0], torch.tensor([3, 3, 1, 0, 0, 0, 0, 0]) / 7)
 
@@ -190,6 +196,6 @@ def test_halving_weights_are_the_triangle_filter_by_hand() -> None:
 @pytest.mark.parametrize("size", [4, 9], ids=["shrinking", "enlarging"])
 def test_crops_have_their_numerical_gradient(size: int) -> None:
     images = torch.rand(2, 3, 6, 7, generator=stream(0, "images"), dtype=torch.float64, requires_grad=True)
-    boxes = torch.tensor([[0, 1, 6, 5], [2, 0, 3, 7]])
-    rows, columns = crop_matrices(boxes, torch.tensor([False, True]), (6, 7), size)
+    boxes = torch.tensor([[0.0, 1.0, 6.0, 5.0], [2.0, 0.0, 3.0, 7.0]])
+    rows, columns = view_matrices(boxes, torch.tensor([False, True]), (6, 7), size)
     assert torch.autograd.gradcheck(lambda x: resample(x, rows.double(), columns.double()), images)

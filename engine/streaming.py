@@ -1,0 +1,147 @@
+"""A training set that stays encoded in a file: worker processes decode it batch by batch.
+
+Shapes: N images of a data set, B of a batch.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.io import decode_image
+
+from engine.artifacts.poison import Encoded
+from engine.batching import batches
+from engine.protocols import Batch
+from engine.transfer import to_device
+
+SCRATCH = Path(".work/streams")
+"""Where scratch files take their room. They have no names, so the folder looks empty."""
+PREFETCH = 2
+"""Batches that each worker decodes ahead."""
+
+
+@dataclass(frozen=True)
+class Spilled(Dataset[Batch]):
+    """Encoded images in one open file; every row list gives a decoded batch.
+
+    Another process is handed the open file, not a path. ``offsets`` says where each image begins, and where
+    the last one ends.
+    Shapes: offsets int64 [N + 1], labels int64 [N].
+    """
+
+    descriptor: int
+    offsets: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def encoded(self) -> Tensor:
+        """Map the file into memory: uint8 [bytes]. The kernel reads pages when they are needed and may drop them."""
+        return torch.frombuffer(mmap.mmap(self.descriptor, 0), dtype=torch.uint8)
+
+    def __getitem__(self, rows: list[int]) -> Batch:
+        bounds = zip(self.offsets[rows].tolist(), self.offsets[1:][rows].tolist(), strict=True)
+        with warnings.catch_warnings():
+            # Deprecated since torchvision 0.29 in favour of torchcodec: docs/adr/0005-resident-or-streamed.md.
+            warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
+            images = [decode_image(self.encoded[start:end]) for start, end in bounds]
+        # Decoded images lie channels last, and so would their stack: a step must see the same layout as from memory.
+        return torch.stack(images).contiguous(), self.labels[rows]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self.descriptor), self.offsets, self.labels)
+
+
+def _received(handle: Any, offsets: Tensor, labels: Tensor) -> Spilled:
+    return Spilled(handle.detach(), offsets, labels)
+
+
+def spill(images: Iterable[Encoded], file: IO[bytes]) -> Spilled:
+    """Copy encoded images into one flat file, part by part, and return how to find them there."""
+    ends, labels = [0], [torch.empty(0, dtype=torch.int64)]
+    for encoded, part in images:
+        file.writelines(encoded)
+        for image in encoded:
+            ends.append(ends[-1] + len(image))
+        labels.append(torch.tensor(part))
+    file.flush()
+    return Spilled(file.fileno(), torch.tensor(ends), torch.cat(labels))
+
+
+@dataclass
+class _Plan:
+    """The batches of the pass that is under way: what workers are told to decode next."""
+
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    batch_size: int = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in batches(self.order, self.batch_size))
+
+
+class Streamed:
+    """A training set whose batches are decoded by workers, ahead of their use, and pinned for a GPU.
+
+    Beside the encoded file, no more is held than ``PREFETCH`` batches of every worker and the one in use.
+    Workers live from the first pass to ``close``. One pass at a time: a new one ends the one before.
+    """
+
+    def __init__(self, images: Spilled, device: torch.device, workers: int) -> None:
+        self._count = len(images)
+        self._device = device
+        self._plan = _Plan()
+        self._loader: DataLoader[Batch] = DataLoader(
+            images,
+            batch_size=None,  # the plan says whole batches
+            sampler=self._plan,
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+            # A forked child would inherit the locks of torch's threads as they are at that moment, some of them held
+            # by threads that it does not have, and a CUDA context that it may not use. A spawned one starts afresh.
+            multiprocessing_context="spawn" if workers else None,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # seeds workers, which draw nothing; the global generator is left alone
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield whole batches in an order of the images, the same to the bit for any number of workers."""
+        self._plan.order, self._plan.batch_size = order, batch_size
+        for images_u8, labels in self._loader:
+            yield to_device(images_u8, self._device), to_device(labels, self._device)
+
+    def close(self) -> None:
+        """Let the workers end."""
+        del self._loader
+
+
+@contextmanager
+def streamed(images: Iterable[Encoded], *, device: torch.device, workers: int) -> Iterator[Streamed]:
+    """Copy encoded images into a scratch file and yield their feed.
+
+    The file has no name: its room is free again when the block ends, and when the process dies.
+    """
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=SCRATCH) as file:
+        feed = Streamed(spill(images, file), device, workers)
+        try:
+            yield feed
+        finally:
+            feed.close()
