@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= quickstart
+BENCH ?= .work/bench.json
 
-.PHONY: demo test check fast format lint types specs setup clean
+.PHONY: demo test check fast format lint types specs setup bench clean
 
 demo: .venv/ready ## generate, pretrain, probe, report: the quickstart study
 	@$(BIN)/python -m engine study $(STUDY)
@@ -35,11 +36,19 @@ format: .venv/ready
 
 setup: .venv/ready
 
+bench: .venv/bench ## ours against kornia, torchvision, Pillow and lightly; docs/benchmarks has the full run
+	$(BIN)/python -m benchmarks --quick --json $(BENCH)
+
 # torch and torchvision come first and alone: only together does pip take a matching pair.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The rivals are heavy and nobody else needs them.
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
 clean: ## remove what can be made again: scratch files and caches (never artifacts)

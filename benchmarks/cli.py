@@ -28,13 +28,14 @@ def run(
     out: Annotated[Path, typer.Option(help="The folder of the full run's pages.")] = FOLDER,
 ) -> None:
     """Run the benchmarks, print which targets are reached, and write what was found."""
+    from benchmarks import lab as settings
     from benchmarks import report
-    from benchmarks.lab import Lab, full
     from benchmarks.registry import benchmarks
 
     chosen = _chosen(only)
     is_whole = not (quick or only)
-    labs = [Lab(count) if quick else full(count) for count in _threads(threads, several=is_whole)]
+    measures = settings.quick if quick else settings.full
+    labs = [measures(count) for count in _threads(threads, several=is_whole)]
     if is_whole:
         _require_rivals()
     runs = []
@@ -77,10 +78,10 @@ def _measure(lab: Any, chosen: list[str], *, with_tables: bool) -> dict[str, Any
     comparisons, tables = {}, {}
     with lab.open():
         for name in chosen:
-            typer.echo(f"{lab.threads} threads: {name}", err=True)
+            typer.echo(f"threads {lab.threads}: {name}", err=True)
             comparisons[name] = benchmarks()[name].run(lab)
         for theme in modules() if with_tables else []:
-            typer.echo(f"{lab.threads} threads: {theme.TITLE}", err=True)
+            typer.echo(f"threads {lab.threads}: table {theme.TITLE!r}", err=True)
             tables[theme.TITLE] = theme.rows(lab)
     return {"threads": lab.threads, "comparisons": comparisons, "tables": tables}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from benchmarks.timing import Clock
 
 if TYPE_CHECKING:
-    from engine.executors.local import Local
+    from engine.protocols import Executor
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,6 @@ class Lab:
     repeats: int = 7
     slow_repeats: int = 3
     """Of what takes seconds: the ResNet-18."""
-    slow_warmups: int = 0
-    """The median of three repeats is not the first one's, which also touches its memory for the first time."""
     slow_budget: float = 70.0
     """Seconds after which no further repeat of what is slow begins: the quick run must stay one."""
     calls: int = 8
@@ -51,16 +49,21 @@ class Lab:
             yield
 
 
+def quick(threads: int) -> Lab:
+    """Return the settings of the quick run: under three minutes on two cores."""
+    return Lab(threads)
+
+
 def full(threads: int) -> Lab:
     """Return the settings of the full run."""
-    return Lab(threads, repeats=21, slow_repeats=5, slow_warmups=1, slow_budget=math.inf, calls=16, is_full=True)
+    return Lab(threads, repeats=21, slow_repeats=5, slow_budget=math.inf, calls=16, is_full=True)
 
 
-def executor(lab: Lab) -> Local:
+def executor(lab: Lab) -> Executor:
     """Build the layout ``local`` as committed, on the CPU and with the lab's threads."""
     from engine import plugins
     from engine.specfiles import load
 
     spec = load("layouts", "local").model_copy(update={"device": "cpu", "threads": lab.threads})
-    built: Local = plugins.build("layouts", spec)
+    built: Executor = plugins.build("layouts", spec)
     return built

@@ -24,13 +24,13 @@ SETTLE = 1.0  # seconds in which the workers fill that reserve
 class Pictures(Dataset):
     """Pillow images in memory, as many batches of them as asked for, over and over the same ones."""
 
-    def __init__(self, images_u8: Tensor, count: int, transform: Callable[[Any], list[Tensor]]) -> None:
+    def __init__(self, images_u8: Tensor, count: int, transform: Callable[[Any], Any]) -> None:
         self.pictures, self.count, self.transform = as_pillow(images_u8), count, transform
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> list[Tensor]:
+    def __getitem__(self, index: int) -> Any:
         return self.transform(self.pictures[index % len(self.pictures)])
 
 
@@ -44,7 +44,7 @@ def lightly_loop(network: str, lab: Lab, *, steps: int, lead_in: int, memory_for
     from lightly.transforms.multi_view_transform import MultiViewTransform
 
     victim = victim_of(network, lab)
-    victim.network.to(memory_format=memory_format).train()  # type: ignore[call-overload]
+    victim.network.to(memory_format=memory_format).train()
     view = pillow_view(spec_of(network, lab).views.size)
     count = lab.batch * (1 + lead_in + steps + PREFETCHED)
     pictures = Pictures(resident_u8(lab), count, MultiViewTransform([view, view]))

@@ -33,7 +33,8 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
-    said = dict(tuple(map(str.strip, line.split(":", 1))) for line in reversed(lines) if ":" in line)  # the first wins
+    fields = (line.split(":", 1) for line in reversed(lines) if ":" in line)  # reversed: the first core's win
+    said = {name.strip(): value.strip() for name, value in fields}
     if "model name" not in said:
         return platform.processor() or platform.machine()
     # A virtual machine may name its maker alone; family and model tell processors of one maker apart.

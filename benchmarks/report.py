@@ -17,6 +17,8 @@ Row = dict[str, Any]
 Run = dict[str, Any]
 """Of one number of threads: ``threads``, ``comparisons`` {name: row} and ``tables`` {title: rows}."""
 
+WIDTH = 120
+
 HOW = """\
 `python -m benchmarks` wrote this page. Both sides of every comparison run in one process, in turn, several times; the
 numbers are medians. Memory is allocated as in the engine's own runs (`engine.executors.local`), for both sides.
@@ -35,14 +37,16 @@ def show(comparisons: dict[str, Row], declared: dict[str, Benchmark], threads: i
     """Print comparisons and whether they reach their targets."""
     table = Table(title=f"{threads} thread{'s' * (threads > 1)}")
     for column in ("benchmark", "ours", "theirs", "unit", "ratio", "target", ""):
-        table.add_column(column, justify="left" if column in ("benchmark", "unit", "") else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in ("benchmark", "unit", "") else "right", no_wrap=True)
     for name, row in comparisons.items():
         word = verdict(row, declared[name])
         style = {"reached": "green", "missed": "red"}.get(word, "yellow")
         numbers = [number(row[key]) for key in ("ours", "theirs")]
         goal = target(declared[name])
         table.add_row(name, *numbers, row["unit"], number(row["ratio"]), goal, f"[{style}]{word}[/{style}]")
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, WIDTH)  # a pipe counts as 80 columns
+    console.print(table)
 
 
 def verdict(row: Row, declared: Benchmark) -> str:

@@ -6,12 +6,16 @@ Shapes: N images of a data set, B of a batch.
 from __future__ import annotations
 
 import mmap
+import multiprocessing
+import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing.context import BaseContext
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
@@ -93,6 +97,29 @@ class _Plan:
         return (rows.tolist() for rows in batches(self.order, self.batch_size))
 
 
+def _fresh_processes() -> BaseContext:
+    """Return how workers start: forked from a server, a process of its own that has run no thread.
+
+    A fork of this process would inherit the locks of torch's threads as they are at that moment, some of them held
+    by threads that it does not have, and a CUDA context that it may not use. A spawned worker is as safe, but each
+    imports torch and torchvision anew, which takes it 5 seconds; the server does so once for all of them.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.utils.data", "torchvision.io"])
+    return context
+
+
+def _end_with_parent(worker: int) -> None:
+    """End a worker when the process that it decodes for has died: torch watches only the server."""
+
+    def wait() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Streamed:
     """A training set whose batches are decoded by workers, ahead of their use, and pinned for a GPU.
 
@@ -111,9 +138,8 @@ class Streamed:
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
-            # A forked child would inherit the locks of torch's threads as they are at that moment, some of them held
-            # by threads that it does not have, and a CUDA context that it may not use. A spawned one starts afresh.
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context=_fresh_processes() if workers else None,
+            worker_init_fn=_end_with_parent,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # seeds workers, which draw nothing; the global generator is left alone
         )

@@ -62,7 +62,7 @@ def orders(epochs: int) -> Iterator[Tensor]:
 
 def scratch_is_gone() -> bool:
     """Whether nothing has a name under ``SCRATCH``, and this process has no file without a name open there."""
-    open_files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    open_files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return not list(SCRATCH.iterdir()) and not [name for name in open_files if str(SCRATCH.resolve()) in name]
 
 
@@ -144,37 +144,45 @@ def test_the_global_random_state_is_left_alone(folder: Path) -> None:
 
 
 KILLED = """
-    import time, torch
+    import multiprocessing, time, torch
     from pathlib import Path
     from engine.artifacts import encoded_images
     from engine.streaming import streamed
 
-    with streamed(encoded_images(Path("poison")), device=torch.device("cpu"), workers=0) as feed:
+    with streamed(encoded_images(Path("poison")), device=torch.device("cpu"), workers=1) as feed:
         next(feed.batches(torch.arange(8), 8))
-        print("streaming", flush=True)
+        print(multiprocessing.active_children()[0].pid, flush=True)
         time.sleep(60)
 """
 
 
-def test_a_killed_process_leaves_no_scratch_file(folder: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED)], stdout=subprocess.PIPE, text=True)
+@pytest.mark.slow
+def test_a_killed_process_leaves_no_scratch_file_and_no_worker(folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(KILLED)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout is not None
-    assert process.stdout.readline() == "streaming\n"
+    worker = Path("/proc") / process.stdout.readline().strip()
+    assert (worker / "status").exists()
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
     assert list(SCRATCH.iterdir()) == []
+    for _ in itertools.takewhile(lambda _: worker.exists(), range(300)):
+        time.sleep(0.1)
+    assert not worker.exists()
 
 
 MEASURED = """
-    import json, resource, torch
+    import json, re, torch
     from pathlib import Path
     from engine.artifacts import encoded_images, read_images, read_manifest
     from engine.batching import Resident
     from engine.streaming import streamed
 
     def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        # Not ru_maxrss, which a new process inherits from the one that started it.
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
     def passes(feed):
         for _ in range(2):
@@ -198,7 +206,7 @@ MEASURED = """
 """
 
 
-def write_ramps(folder: Path, count: int, size: int = 96) -> int:
+def write_ramps(folder: Path, count: int, size: int = 64) -> int:
     """Write images whose PNG files are small beside their pixels, and return the size of the pixels."""
     ramp = torch.arange(size, dtype=torch.uint8)
     shift = torch.arange(count)[:, None, None, None].to(torch.uint8)
@@ -210,6 +218,7 @@ def write_ramps(folder: Path, count: int, size: int = 96) -> int:
     return pixels.nbytes
 
 
+@pytest.mark.slow
 def test_the_decoded_images_are_never_held() -> None:
     write_ramps(Path("small"), 64)
     decoded = write_ramps(Path("large"), 3000)
@@ -220,19 +229,4 @@ def test_the_decoded_images_are_never_held() -> None:
     assert done.returncode == 0, done.stderr
     by_streaming, by_holding = json.loads(done.stdout)
     assert by_holding > 0.8 * decoded  # the measure notices what it is meant to notice
-    assert by_streaming < 0.25 * decoded
-
-
-def test_a_worker_ends_when_its_process_is_killed(folder: Path) -> None:
-    code = textwrap.dedent(KILLED).replace("workers=0", "workers=1").replace(
-        'print("streaming"', 'import multiprocessing\n    print(multiprocessing.active_children()[0].pid'
-    )  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    for _ in itertools.takewhile(lambda _: Path(f"/proc/{worker}").exists(), range(300)):
-        time.sleep(0.1)
-    assert not Path(f"/proc/{worker}").exists()
+    assert by_streaming < 0.4 * decoded

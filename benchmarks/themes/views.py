@@ -18,14 +18,15 @@ TITLE = "Views"
 NOTE = (
     "The paper's CIFAR chain, parameters drawn anew at each call. Images a second; the ratio is ours over theirs. "
     "Ours is given what the rival is given: float tensors, or eight-bit pixels where it starts from Pillow images or "
-    "eight-bit tensors. Kornia draws one order of the jitter operations a batch, the others one an image."
+    "eight-bit tensors. Kornia draws one order of the jitter operations a batch, the others one an image. "
+    "Torchvision v2's hue works in place, which autograd refuses: it has no gradient."
 )
 FLOATS, EIGHT_BITS = "engine", "engine, from eight bits"
 KORNIA = {"kornia, slice": "slice", "kornia, resample": "resample"}
 TORCHVISION, TORCHVISION_U8, PILLOW = "torchvision v2, floats", "torchvision v2, eight bits", "torchvision on Pillow"
 RACES = ((FLOATS, *KORNIA), (FLOATS, TORCHVISION), (EIGHT_BITS, TORCHVISION_U8), (EIGHT_BITS, PILLOW))
 """Who runs against whom, ours first."""
-DIFFERENTIABLE = (FLOATS, *KORNIA, TORCHVISION)
+DIFFERENTIABLE = (FLOATS, *KORNIA)
 SIZES = (32, 224)
 
 
@@ -64,7 +65,8 @@ def _row(size: int, ours: str, rival: str, forward: dict[str, float], backward: 
     row: dict[str, Any] = {"size": size, "rival": rival}
     for name, rates in {"forward": forward, "forward and backward": backward}.items():
         own, theirs = rates.get(ours), rates.get(rival)
-        row |= {f"{name}, ours": own, f"{name}, theirs": theirs, f"{name}, ratio": own / theirs if theirs else None}
+        ratio = own / theirs if own and theirs else None
+        row |= {f"{name}, ours": own, f"{name}, theirs": theirs, f"{name}, ratio": ratio}
     return row
 
 

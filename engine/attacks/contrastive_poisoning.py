@@ -41,6 +41,9 @@ class Spec(AttackSpec):
     pgd_steps: Positive
     # Fraction of epsilon. Paper: eps / 10 for both granularities.
     step_size_rel: Annotated[float, Field(gt=0, le=2)] = 0.1
+    # How often a fresh surrogate takes the noise over, for as many rounds again. Paper: never; official code: once,
+    # between CP-C and the CP-S that starts from it.
+    restarts: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,16 @@ class ContrastivePoisoning:
 
     def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
         """Alternate between the surrogate and the noise."""
-        search = _Search(self.spec, images, context)
-        for round_ in range(self.spec.rounds):
-            search.set_lr(round_)
+        search, rounds = _Search(self.spec, images, context), self.spec.rounds
+        total = rounds * (self.spec.restarts + 1)
+        for done in range(total):
+            if done and done % rounds == 0:
+                search.take_fresh_surrogate(done // rounds)
+            search.set_lr(done % rounds)
             model_loss = search.train_surrogate()
             noise_loss = search.learn_noise()
             note = f"loss after model steps {model_loss:.3f}, after noise steps {noise_loss:.3f}"
-            context.progress(round_ + 1, self.spec.rounds, note)
+            context.progress(done + 1, total, note)
         return Poison(search.noise.cpu(), self.spec.granularity, search.image_views, unit=self.spec.epsilon)
 
 
@@ -66,23 +72,13 @@ class _Search:
 
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
         from engine.batching import endless_batches
-        from engine.optimization import sgd
         from engine.perturbation import initial_noise
 
         self.spec, self.images, self.perturbed = spec, images, context.perturbed
         self.perturbs_all = bool(context.perturbed.all())
-        surrogate = spec.surrogate
-        weights = stream(spec.seed, "attack", "surrogate")
-        self.victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
-        context.executor.place(self.victim.network)
+        self.executor, self.source = context.executor, context.source
         self.precision = context.executor.precision
         self.scaler = self.precision.scaler()
-        self.optimizer = sgd(
-            self.victim.network.parameters(),
-            lr=surrogate.lr,
-            momentum=surrogate.momentum,
-            weight_decay=surrogate.weight_decay,
-        )
         self.noise = initial_noise(
             context.init,
             images,
@@ -92,12 +88,29 @@ class _Search:
         )
         self.model_batches, self.noise_batches = (
             endless_batches(
-                len(images), surrogate.batch_size, stream(spec.seed, "attack", name), context.executor.device
+                len(images), spec.surrogate.batch_size, stream(spec.seed, "attack", name), context.executor.device
             )
             for name in ("model_order", "noise_order")
         )
         self.draws = stream(spec.seed, "attack", "views")
         self.image_views = 0
+        self.take_fresh_surrogate(0)
+
+    def take_fresh_surrogate(self, number: int) -> None:
+        """Build the surrogate of a number with weights of its own, and its optimizer."""
+        from engine.optimization import sgd
+
+        surrogate = self.spec.surrogate
+        names = ("surrogate", str(number)) if number else ("surrogate",)
+        weights = stream(self.spec.seed, "attack", *names)
+        self.victim: Victim = build_plugin("victims", surrogate, source=self.source, generator=weights)
+        self.executor.place(self.victim.network)
+        self.optimizer = sgd(
+            self.victim.network.parameters(),
+            lr=surrogate.lr,
+            momentum=surrogate.momentum,
+            weight_decay=surrogate.weight_decay,
+        )
 
     def set_lr(self, round_: int) -> None:
         """Anneal the surrogate's rate over the rounds; there is no warm-up here (official code)."""

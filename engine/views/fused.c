@@ -53,23 +53,24 @@ static int reserve(Taps *taps, int64_t size, int64_t reach) {
 }
 
 /* Pillow, Resample.c, precompute_coeffs, with the triangle filter: half-pixel centres, support max(1, scale),
- * weights that sum to one over the crop's own pixels. */
-static int make_taps(Taps *taps, float start, float length, int64_t source, int64_t out, int mirrored) {
-    float scale = length / (float)out, support = scale > 1 ? scale : 1, steepness = 1 / support;
-    if (reserve(taps, out, (int64_t)ceilf(2 * support))) return -1;
+ * weights that sum to one over the crop's own pixels. In double precision: a float's place of pixel 200 is good to
+ * 1e-5 only, and so would be the weights. */
+static int make_taps(Taps *taps, double start, double length, int64_t source, int64_t out, int mirrored) {
+    double scale = length / (double)out, support = scale > 1 ? scale : 1, steepness = 1 / support;
+    if (reserve(taps, out, (int64_t)ceil(2 * support))) return -1;
     for (int64_t o = 0; o < out; o++) {
         int64_t place = mirrored ? out - 1 - o : o, kept = 0, low = -1;
-        float centre = ((float)o + 0.5f) * scale, total = 0;
-        int64_t from = (int64_t)floorf(start + centre - support - 0.5f) + 1;
+        double centre = ((double)o + 0.5) * scale, total = 0;
+        int64_t from = (int64_t)floor(start + centre - support - 0.5) + 1;
         for (int64_t j = from; j < from + taps->reach; j++) {
-            float pixel = (float)j - start, weight = 1 - fabsf(pixel + 0.5f - centre) * steepness;
+            double pixel = (double)j - start, weight = 1 - fabs(pixel + 0.5 - centre) * steepness;
             if (weight <= 0 || pixel <= -1 || pixel >= length) continue;
             total += weight; /* a black pixel outside the image counts as well */
             if (j < 0 || j >= source) continue;
             if (low < 0) low = j;
-            taps->weights[kept++ * out + place] = weight;
+            taps->weights[kept++ * out + place] = (float)weight;
         }
-        for (int64_t k = 0; k < kept; k++) taps->weights[k * out + place] /= total;
+        for (int64_t k = 0; k < kept; k++) taps->weights[k * out + place] *= (float)(1 / total);
         taps->first[place] = low < 0 ? 0 : (int32_t)low;
         taps->count[place] = (int32_t)kept;
     }

@@ -97,7 +97,7 @@ def resample(
     """Apply column and row matrices to images: [B, C, H, W] to [B, C, O, O]; ``store`` follows each pass."""
     batch, channels, height, width = images_BCHW.shape
     narrow = store(torch.bmm(images_BCHW.reshape(batch, channels * height, width), columns_BWO))
-    narrow = narrow.view(batch, channels, height, -1)
+    narrow = narrow.view(batch, channels, height, columns_BWO.shape[2])
     # A loop over three channels beats one broadcast product, which would copy the weights per channel.
     return store(torch.stack([torch.bmm(rows_BOH, narrow[:, c]) for c in range(channels)], dim=1))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.artifacts import ArtifactError, read_poison, write_poison
+from engine.artifacts import ArtifactError, encoded_images, read_images, read_manifest, read_poison, write_poison
 from engine.perturbation import poison_u8, quantize_levels
 from engine.protocols import ImageSet
 
@@ -60,6 +61,22 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
     assert files == ["delta.safetensors", "manifest.json", "preview.safetensors", "train.parquet"]
     for name in files:
         assert (Path("one") / name).read_bytes() == (Path("two") / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("count", "parts"), [(6, [6]), (20, [10, 10]), (23, [10, 10, 3])])
+def test_images_are_written_and_read_in_parts(count: int, parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.artifacts.poison.ROWS", 10)
+    released, _ = write(Path("poison"), count=count)
+    with pq.ParquetFile("poison/train.parquet") as file:
+        assert [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)] == parts
+        assert file.read(columns=["index"])["index"].to_pylist() == list(range(count))
+    read = list(encoded_images(Path("poison")))
+    assert [(len(encoded), len(labels)) for encoded, labels in read] == [(part, part) for part in parts]
+    assert {png[:4] for encoded, _ in read for png in encoded} == {b"\x89PNG"}
+    images = read_images(Path("poison"), read_manifest(Path("poison")))
+    assert torch.equal(images.images_u8, released.images_u8)
+    assert torch.equal(images.labels, released.labels)
+    assert images.class_names == released.class_names
 
 
 @pytest.mark.parametrize("name", ["train.parquet", "delta.safetensors", "preview.safetensors"])

@@ -344,3 +344,23 @@ def test_every_round_is_reported_with_its_losses() -> None:
     attack(attack_spec("sample", rounds=3, noise_steps=1, pgd_steps=1), reports=reports)
     assert [(done, total) for done, total, _ in reports] == [(1, 3), (2, 3), (3, 3)]
     assert all("after model steps" in note and "after noise steps" in note for _, _, note in reports)
+
+
+def test_a_restart_goes_on_with_the_noise_and_a_surrogate_of_new_weights() -> None:
+    reports: list = []
+    spec = attack_spec("sample", rounds=2, restarts=1)
+    once = attack(attack_spec("sample", rounds=2))
+    twice = attack(spec, reports=reports)
+    assert [(done, total) for done, total, _ in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert twice.image_views == 2 * once.image_views
+    # Two rounds of two noise steps and two PGD steps move a pixel by eight steps of a tenth at the most.
+    moved = (twice.delta() - once.delta()).abs().max()
+    assert 0 < moved <= 8 * 0.1 * EPSILON + HALF
+    search = _Search(spec, image_set(), context())
+    first = search.victim.network.state_dict()
+    search.set_lr(1)
+    search.take_fresh_surrogate(1)
+    second = search.victim.network.state_dict()
+    changed = [not torch.equal(first[name], second[name]) for name in first if name.endswith("0.weight")]
+    assert changed
+    assert all(changed)

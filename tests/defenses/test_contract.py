@@ -33,6 +33,15 @@ class TestContract:
         assert defended.images_u8.dtype == torch.uint8
         assert torch.equal(defended.labels, images.labels)
 
+    def test_a_data_set_that_it_says_to_leave_alone_stays_as_it_is(self, name: str, images: ImageSet) -> None:
+        defense: Defense = plugins.build("defenses", load("defenses", name))
+        before = images.images_u8.clone()
+        assert isinstance(defense.changes_dataset, bool)
+        defended = defense.on_dataset(images, stream(0, "defense"))
+        if not defense.changes_dataset:
+            # Such a data set may stream, and then nobody calls on_dataset.
+            assert torch.equal(defended.images_u8, before)
+
     def test_a_view_keeps_shape_type_and_range(self, name: str, images: ImageSet) -> None:
         defense: Defense = plugins.build("defenses", load("defenses", name))
         view = images.images_u8.float() / 255

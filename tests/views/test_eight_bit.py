@@ -1,4 +1,4 @@
-"""The chain in eight bits against Pillow, bit for bit; the chain in real numbers against Pillow, within its rounding."""
+"""The chain against Pillow: in eight bits to the bit, in real numbers within Pillow's rounding."""
 
 from __future__ import annotations
 
@@ -79,9 +79,11 @@ def test_blends_in_real_numbers_are_pillows_up_to_its_rounding(pictures: Tensor,
     factors = over_the_range(pictures, 0, 2)
     views = blending(color, BLENDS[name])(as_floats(pictures), factors)
     difference = 255 * views - with_pillow(ADJUST[BLENDS[name]], pictures, factors.tolist())
-    # Pillow cuts fractions off: ours is above, by less than a level. It also rounds its grey or its mean grey, by
-    # half a level, of which it takes 1 - factor. The slack is for floats and for its luma's 16-bit weights.
-    grey = 0 if name == "brightness" else (1 - factors).abs()[:, None, None, None] / 2
+    # Pillow cuts fractions off: ours is above, by less than a level. It also rounds its grey by half a level, and the
+    # mean of that by another half (a blue sky is all rounded one way), and takes 1 - factor of it. The slack is for
+    # floats and for the 16-bit weights of its luma.
+    roundings = {"brightness": 0, "contrast": 1, "saturation": 0.5}[name]
+    grey = roundings * (1 - factors).abs()[:, None, None, None]
     assert (difference <= 1 + grey + 0.01).all()
     assert (difference >= -grey - 0.01).all()
     assert difference.abs().max() < 2

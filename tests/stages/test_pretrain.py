@@ -1,0 +1,125 @@
+"""Pretraining hands a learner the same images from memory and from files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import plugins, streaming
+from engine.artifacts import ArtifactError, write_poison
+from engine.artifacts.encoder import read_encoder
+from engine.defenses.none import NoDefense
+from engine.errors import EngineError
+from engine.protocols import ImageSet
+from engine.randomness import stream
+from engine.stages.pretrain import pretrain
+from engine.study import Cell, poison_path
+
+CELL = Cell("tiny", "noise", "tiny", "none", 0)
+LAYOUTS = {
+    "resident": "kind: local\ndevice: cpu\n",
+    "alone": "kind: local\ndevice: cpu\nresident_gb: 0\nworkers: 0\n",
+    "helped": "kind: local\ndevice: cpu\nresident_gb: 1.0e-6\nworkers: 2\n",
+}
+VICTIM = """
+kind: simclr
+backbone: {kind: resnet18, width: 4, stages: [1]}
+views: {size: 8}
+batch_size: 8
+epochs: 2
+warmup_epochs: 1
+"""
+
+
+@pytest.fixture
+def released(project: Path) -> Path:
+    """The folder of a poison of 20 images of noise, with the specs to train on it."""
+    images_u8 = torch.randint(0, 256, (20, 3, 8, 8), generator=stream(0, "images"), dtype=torch.uint8)
+    images = ImageSet(images_u8, torch.arange(20) % 2, ("a", "b"))
+    folder = poison_path(CELL.dataset, CELL.poison)
+    write_poison(
+        folder,
+        clean=images,
+        released=images,
+        levels=torch.zeros(2, 3, 8, 8, dtype=torch.int8),
+        perturbed=torch.ones(20, dtype=torch.bool),
+        about={
+            "granularity": "class",
+            "image_views": 0,
+            "dataset": {"spec": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}},
+        },
+    )
+    (project / "specs/victims/tiny.yaml").write_text(VICTIM)
+    for name, text in LAYOUTS.items():
+        (project / f"specs/layouts/{name}.yaml").write_text(text)
+    return folder
+
+
+def test_resident_and_streamed_images_give_the_same_encoder(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = []
+    original = streaming.streamed
+    monkeypatch.setattr(
+        streaming, "streamed", lambda *images, **how: streams.append(how["workers"]) or original(*images, **how)
+    )
+    made = {}
+    for layout in LAYOUTS:
+        pretrain(CELL, layout)
+        made[layout] = (CELL.encoder.read_bytes(), CELL.curve.read_bytes())
+        CELL.encoder.unlink()
+    assert streams == [0, 2]
+    assert made["resident"] == made["alone"] == made["helped"]
+    assert list(streaming.SCRATCH.iterdir()) == []
+
+
+def test_an_encoder_says_of_what_it_was_made(released: Path) -> None:
+    _, about = read_encoder(pretrain(CELL, "alone"))
+    assert (about["victim"]["name"], about["defense"]["name"], about["poison"]["name"]) == ("tiny", "none", "noise")
+    assert about["victim"]["spec"]["batch_size"] == 8
+    assert about["source"] == {"mean": [0.5] * 3, "std": [0.25] * 3, "num_classes": 2}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_damage_is_noticed_before_anything_is_read(released: Path, layout: str) -> None:
+    file = released / "train.parquet"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"train\.parquet differs from the checksum"):
+        pretrain(CELL, layout)
+    assert not streaming.SCRATCH.exists()
+
+
+class Inverted(NoDefense):
+    """A defense that inverts every image."""
+
+    changes_dataset = True
+
+    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
+        return dataclasses.replace(images, images_u8=255 - images.images_u8)
+
+
+def test_a_defense_that_changes_the_data_set_needs_it_resident(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undefended = pretrain(CELL, "resident").read_bytes()
+    build = plugins.build
+    monkeypatch.setattr(
+        plugins,
+        "build",
+        lambda group, spec, **context: Inverted() if group == "defenses" else build(group, spec, **context),
+    )
+    assert pretrain(CELL, "resident").read_bytes() != undefended
+    with pytest.raises(
+        EngineError, match=r"defense 'none' changes the whole data set.* resident_gb in .*/helped\.yaml"
+    ):
+        pretrain(CELL, "helped")
+
+
+def test_an_error_in_training_leaves_no_scratch_file(released: Path) -> None:
+    victim = Path("specs/victims/tiny.yaml")
+    victim.write_text(victim.read_text().replace("batch_size: 8", "batch_size: 21"))
+    with pytest.raises(EngineError, match="20 images are fewer than one batch of 21"):
+        pretrain(CELL, "alone")
+    assert list(streaming.SCRATCH.iterdir()) == []
+    assert not CELL.encoder.exists()
