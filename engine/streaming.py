@@ -63,8 +63,7 @@ class Spilled(Dataset[Batch]):
             # Deprecated since torchvision 0.29 in favour of torchcodec: docs/adr/0005-resident-or-streamed.md.
             warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
             images = [decode_image(self.encoded[start:end]) for start, end in bounds]
-        # Decoded images lie channels last, and so would their stack: a step must see the same layout as from memory.
-        return torch.stack(images).contiguous(), self.labels[rows]
+        return torch.stack(images), self.labels[rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (DupFd(self.descriptor), self.offsets, self.labels)
@@ -131,6 +130,7 @@ class Streamed:
         self._count = len(images)
         self._device = device
         self._plan = _Plan()
+        self._pass: Iterator[Batch] | None = None
         self._loader: DataLoader[Batch] = DataLoader(
             images,
             batch_size=None,  # the plan says whole batches
@@ -150,19 +150,25 @@ class Streamed:
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield whole batches in an order of the images, the same to the bit for any number of workers."""
         self._plan.order, self._plan.batch_size = order, batch_size
-        for images_u8, labels in self._loader:
+        self._pass = iter(self._loader)
+        for images_u8, labels in self._pass:
             yield to_device(images_u8, self._device), to_device(labels, self._device)
 
     def close(self) -> None:
-        """Let the workers end."""
-        del self._loader
+        """End the workers; nothing more can be read."""
+        # Not left to the collection of garbage: an error's traceback keeps the pass in which it was raised.
+        shut_down = getattr(self._pass, "_shutdown_workers", None)  # a pass without workers has no such method
+        if shut_down is not None:
+            shut_down()
+        del self._loader, self._pass
 
 
 @contextmanager
 def streamed(images: Iterable[Encoded], *, device: torch.device, workers: int) -> Iterator[Streamed]:
     """Copy encoded images into a scratch file and yield their feed.
 
-    The file has no name: its room is free again when the block ends, and when the process dies.
+    The file has no name: its room is free again when the block ends and nothing maps it any more, and when the
+    process dies.
     """
     SCRATCH.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=SCRATCH) as file:

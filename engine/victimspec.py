@@ -48,7 +48,11 @@ class ViewsSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _take_preset(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not isinstance(data.get("preset"), str):
+        if not isinstance(data, dict):
+            return data
+        # What a validator hands on counts as Python's, where a strict tuple refuses the lists of YAML.
+        data = {key: _frozen(value) for key, value in data.items()}
+        if not isinstance(data.get("preset"), str):
             return data
         if data["preset"] not in (known := presets()):
             raise ValueError(f"preset: given {data['preset']!r}, allowed: {', '.join(known)}")

@@ -78,6 +78,7 @@ def test_batches_are_those_from_memory_to_the_bit(images: ImageSet, folder: Path
             for (expected, expected_labels), (found, labels) in pairs:
                 assert torch.equal(found, expected)
                 assert torch.equal(labels, expected_labels)
+                # Decoded images lie channels last; a step must meet the layout in memory that it meets elsewhere.
                 assert (found.dtype, found.stride()) == (expected.dtype, expected.stride())
                 assert labels.dtype == expected_labels.dtype
                 compared += len(labels)
@@ -111,13 +112,15 @@ def test_nothing_is_left_after_an_error_in_the_middle_of_a_pass(folder: Path, wo
         for _ in feed.batches(torch.arange(COUNT), 8):
             raise RuntimeError("stop")
 
-    try:
-        with streamed(encoded_images(folder), device=CPU, workers=workers) as feed:
-            consume(feed)
-    except RuntimeError as error:
-        assert str(error) == "stop"
+    with (
+        pytest.raises(RuntimeError, match="stop") as stopped,
+        streamed(encoded_images(folder), device=CPU, workers=workers) as feed,
+    ):
+        consume(feed)
+    assert stopped.tb is not None
+    assert multiprocessing.active_children() == []  # though the traceback still keeps the pass
+    del stopped, feed
     assert scratch_is_gone()
-    assert multiprocessing.active_children() == []
 
 
 def test_nothing_is_left_when_the_images_cannot_be_read() -> None:
@@ -134,6 +137,7 @@ def test_nothing_is_left_when_the_images_cannot_be_read() -> None:
 def test_an_image_that_cannot_be_decoded_stops_the_pass(workers: int) -> None:
     with streamed([([b"no image"], [0])], device=CPU, workers=workers) as feed, pytest.raises(RuntimeError):
         next(feed.batches(torch.zeros(1, dtype=torch.int64), 1))
+    assert multiprocessing.active_children() == []
 
 
 def test_the_global_random_state_is_left_alone(folder: Path) -> None:

@@ -102,7 +102,8 @@ class Views:
     def apply(self, images: Images, parameters: ViewParameters) -> Tensor:
         """Return the views: [B, 3, size, size], differentiable in the images, in [0, 1].
 
-        The same parameters give the same bits, whichever images share a call.
+        The same parameters give the same bits, whichever images share a call, when compiled or in eight bits;
+        torch's matrix products may differ in the last ones.
         """
         if not self.eight_bit and can_fuse(images):
             jitter = (parameters.order, parameters.factors) if self.is_jittering else None

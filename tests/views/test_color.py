@@ -13,7 +13,17 @@ from torchvision.transforms import functional as TF
 
 from engine.randomness import stream
 from engine.views.arithmetic import FLOAT
-from engine.views.color import BRIGHTNESS, CONTRAST, HUE, SATURATION, blend, sample_orders, shift_hue, to_grey
+from engine.views.color import (
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    SATURATION,
+    blend,
+    sample_orders,
+    shift_hue,
+    solarize,
+    to_grey,
+)
 
 Photograph = Callable[[int, int, int], Tensor]
 Adjust = Callable[[Tensor, float], Tensor]
@@ -152,6 +162,13 @@ def test_grayscale_is_the_luma_in_every_channel(photographs: Tensor) -> None:
     torch.testing.assert_close(255 * grey, torch.stack(pillow).float(), atol=0.5 + 5e-3, rtol=0)  # 16-bit weights
 
 
+@pytest.mark.parametrize("threshold", [0.0, 64 / 255, 128 / 255, 1.0])
+def test_solarization_is_torchvisions(photographs: Tensor, threshold: float) -> None:
+    images = photographs.float() / 255
+    assert torch.equal(solarize(images, threshold), TF.solarize(images, threshold))
+    assert (images == torch.tensor(128.0) / 255).any()  # values on the threshold are inverted
+
+
 def all_orders() -> Tensor:
     return torch.tensor(list(itertools.permutations(range(4))) * (BATCH // 24))
 
@@ -249,6 +266,13 @@ def test_hue_has_its_numerical_gradient_away_from_the_kinks() -> None:
 
 def test_grayscale_has_its_numerical_gradient() -> None:
     assert torch.autograd.gradcheck(to_grey, colourful())
+
+
+def test_solarization_has_its_numerical_gradient_and_one_on_the_threshold() -> None:
+    assert torch.autograd.gradcheck(lambda x: solarize(x, 0.5), colourful())
+    values = torch.tensor([0.25, 0.5, 0.75], requires_grad=True)
+    (grad,) = torch.autograd.grad(solarize(values, 0.5).sum(), values)
+    assert grad.tolist() == [1.0, -1.0, -1.0]
 
 
 def test_pixels_that_a_blend_clips_have_no_gradient_and_pixels_on_the_bound_keep_it() -> None:

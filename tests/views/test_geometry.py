@@ -8,10 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as TF
 
 from engine.randomness import stream
+from engine.views import ViewParameters, Views
+from engine.views.arithmetic import FLOAT
 from engine.views.geometry import resample, resize_matrices, sample_boxes, view_matrices
 
 Photograph = Callable[[int, int, int], Tensor]
@@ -199,3 +202,94 @@ def test_crops_have_their_numerical_gradient(size: int) -> None:
     boxes = torch.tensor([[0.0, 1.0, 6.0, 5.0], [2.0, 0.0, 3.0, 7.0]])
     rows, columns = view_matrices(boxes, torch.tensor([False, True]), (6, 7), size)
     assert torch.autograd.gradcheck(lambda x: resample(x, rows.double(), columns.double()), images)
+
+
+def corners_of(views: Views, draws: int, size_HW: tuple[int, int]) -> Tensor:
+    boxes = views.sample(stream(0, "boxes"), draws, size_HW).boxes
+    assert torch.equal(boxes[:, 2:], torch.tensor(size_HW).float().expand(draws, 2))
+    return boxes[:, :2]
+
+
+def in_place(size: int, *, padding: int = 0, shift: float = 0.0, flip: float = 0.0) -> Views:
+    """Return views that move the image and leave its colours alone."""
+    return Views(size, None, (1.0, 1.0), flip, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, padding=padding, shift=shift)
+
+
+def test_offsets_of_a_padded_crop_are_uniform_over_all_places() -> None:
+    cells, counts = corners_of(in_place(16, padding=2), 20_000, (16, 20)).unique(dim=0, return_counts=True)
+    assert sorted(cells.tolist()) == [[top, left] for top in range(-2, 3) for left in range(-2, 3)]
+    expected = 20_000 / 25
+    # Chi-square with 24 degrees of freedom at significance 1e-3.
+    assert ((counts - expected) ** 2 / expected).sum() < 51.18
+
+
+def test_shifts_are_uniform_and_independent() -> None:
+    corners = corners_of(in_place(16, shift=2.5), 20_000, (16, 20))
+    assert corners.abs().max() <= 2.5
+    empirical = (torch.arange(20_000) + 0.5) / 20_000
+    for axis in range(2):
+        # One-sample Kolmogorov-Smirnov at significance 1e-3.
+        distance = ((corners[:, axis].sort().values + 2.5) / 5 - empirical).abs().max()
+        assert distance < 1.949 / math.sqrt(20_000)
+    # Within 3.3 standard deviations of no correlation.
+    assert torch.corrcoef(corners.T)[0, 1].abs() < 3.3 / math.sqrt(20_000)
+
+
+def both_ways(views: Views, images: Tensor, parameters: ViewParameters) -> list[Tensor]:
+    """Return the views that are compiled where there is a compiler, and torch's."""
+    return [views.apply(images, parameters), views._in_turn(images, parameters, FLOAT)]
+
+
+def test_a_padded_crop_is_torchvisions_to_the_bit(photograph: Photograph) -> None:
+    images = torch.stack([photograph(seed, 20, 20) for seed in range(40)]).float() / 255
+    views = in_place(20, padding=4, flip=0.5)
+    parameters = views.sample(stream(0, "padding"), 40, (20, 20))
+    expected = []
+    for image, (top, left, *_), flip in zip(images, parameters.boxes.long().tolist(), parameters.flip, strict=True):
+        moved = TF.crop(TF.pad(image, [4, 4, 4, 4]), top + 4, left + 4, 20, 20)
+        expected.append(TF.hflip(moved) if flip else moved)
+    for found in both_ways(views, images, parameters):
+        assert torch.equal(found, torch.stack(expected))
+
+
+def test_a_padded_crop_of_another_size_is_torchvisions(photograph: Photograph) -> None:
+    images = torch.stack([photograph(seed, 26, 30) for seed in range(20)]).float() / 255
+    for size in (16, 40):
+        views = in_place(size, padding=5)
+        parameters = views.sample(stream(0, "padding"), 20, (26, 30))
+        expected = [
+            TF.resized_crop(TF.pad(image, [5] * 4), top + 5, left + 5, 26, 30, [size, size], antialias=True)
+            for image, (top, left, *_) in zip(images, parameters.boxes.long().tolist(), strict=True)
+        ]
+        for found in both_ways(views, images, parameters):
+            torch.testing.assert_close(found, torch.stack(expected), atol=2e-6, rtol=0)
+
+
+def test_a_shift_is_torchs_bilinear_sampling_with_black_outside(photograph: Photograph) -> None:
+    images = torch.stack([photograph(seed, 18, 18) for seed in range(40)]).float() / 255
+    views = in_place(18, shift=3.5)
+    parameters = views.sample(stream(0, "shift"), 40, (18, 18))
+    down, right = (2 * parameters.boxes[:, :2] / 18).unbind(dim=1)  # grid_sample counts the image's side as two
+    still = torch.zeros(40)
+    turn = torch.stack([torch.stack([still + 1, still, right]), torch.stack([still, still + 1, down])])
+    grid = F.affine_grid(turn.permute(2, 0, 1), [40, 3, 18, 18], align_corners=False)
+    expected = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    for found in both_ways(views, images, parameters):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [6, 4, 9], ids=["as large", "shrinking", "enlarging"])
+@pytest.mark.parametrize("way", [{"padding": 2}, {"shift": 1.7}], ids=["padding", "shift"])
+def test_boxes_that_leave_the_image_have_their_numerical_gradient(size: int, way: dict[str, float]) -> None:
+    views = in_place(size, flip=0.5, **way)
+    images = torch.rand(3, 3, 6, 7, generator=stream(0, "images"), dtype=torch.float64, requires_grad=True)
+    parameters = views.sample(stream(0, "boxes"), 3, (6, 7))
+    # The fast mode checks one random direction instead of every pixel.
+    assert torch.autograd.gradcheck(lambda x: views.apply(x, parameters), images, fast_mode=True)
+
+
+def test_a_box_beyond_the_image_is_black() -> None:
+    parameters = in_place(6, padding=8).sample(stream(0, "boxes"), 1, (6, 6))
+    parameters.boxes[0] = torch.tensor([7.0, -8.0, 6.0, 6.0])
+    for found in both_ways(in_place(6, padding=8), torch.ones(1, 3, 6, 6), parameters):
+        assert torch.equal(found, torch.zeros(1, 3, 6, 6))
