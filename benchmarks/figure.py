@@ -24,14 +24,12 @@ def draw(run: dict[str, Any], file: Path) -> None:
     with mpl.rc_context(fname=STYLE):
         figure = Figure(figsize=(10, 6.4), layout="constrained")
         (forward, backward), (tiny, large) = figure.subplots(2, 2)
-        suffix = f"32 x 32 pixels, {threads} thread{'s' * (threads > 1)}"
-        _draw(forward, view_bars(tables[views.TITLE], "forward"), f"Views, {suffix}", "images a second")
-        title = f"Views and their gradient, {suffix}"
-        _draw(backward, view_bars(tables[views.TITLE], "forward and backward"), title, "images a second")
+        figure.suptitle(f"32 x 32 pixels, {threads} thread{'s' * (threads > 1)}", x=0.01, ha="left")
+        _draw(forward, view_bars(tables[views.TITLE], "forward"), "Views", "images a second")
+        both = view_bars(tables[views.TITLE], "forward and backward")
+        _draw(backward, both, "Views and their gradient", "images a second")
         for axes, network, name in ((tiny, "tiny", "the tiny network"), (large, "resnet18", "ResNet-18")):
-            _draw(axes, step_bars(tables, network), f"Steps of {name}, batch 128", "times the bare network", line=1.0)
-        for axes in (forward, backward):
-            axes.set_xscale("log")
+            _draw(axes, step_bars(tables, network), f"Steps of {name}", "times its bare network", line=1.0)
         figure.savefig(file)
 
 
@@ -68,7 +66,9 @@ def _draw(axes: Axes, bars: Bars, title: str, unit: str, line: float | None = No
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.set_title(title, pad=8)
     axes.set_xlabel(unit)
     if line is not None:

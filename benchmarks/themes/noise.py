@@ -64,7 +64,7 @@ def attack_spec(network: str, batch: int, *, pgd_steps: int) -> cp.Spec:
     """Return a committed attack with the smallest schedule: one round of one model step and one batch of noise."""
     spec: cp.Spec = load("attacks", ATTACKS[network])
     surrogate = spec.surrogate.model_copy(update={"batch_size": batch})
-    schedule = {"rounds": 1, "model_steps": 1, "noise_steps": 1, "pgd_steps": pgd_steps}
+    schedule = {"rounds": 1, "restarts": 0, "model_steps": 1, "noise_steps": 1, "pgd_steps": pgd_steps}
     return spec.model_copy(update={"surrogate": surrogate, **schedule})
 
 
