@@ -15,6 +15,7 @@ from engine.randomness import stream
 
 CPU = torch.device("cpu")
 
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 12))
 def test_batches_are_whole_and_keep_the_order_without_the_remainder(count: int, batch_size: int) -> None:
