@@ -9,7 +9,9 @@ Official code: kaiwenzha/contrastive-poisoning, main.py and model.py.
 Deviations: noise is projected after each step and never clamped inside the graph (since torch 2.14 a clamp
     has no gradient at its bounds, and noise on the bound would stay there); noise steps continue through
     one persistent order of the images, so that a round with fewer noise steps than batches still visits
-    every image equally often.
+    every image equally often; ``restarts`` is not in the paper: fresh surrogates take the noise over in turn,
+    which makes it one that young networks learn (docs/log.md; Huang et al. 2020, MetaPoison, restart their
+    surrogates for the same reason).
 """
 
 from __future__ import annotations
