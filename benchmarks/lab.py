@@ -23,10 +23,10 @@ class Lab:
     """
 
     threads: int = 1
-    repeats: int = 7
+    repeats: int = 5
     slow_repeats: int = 3
     """Of what takes seconds: the ResNet-18."""
-    slow_budget: float = 70.0
+    slow_budget: float = 60.0
     """Seconds after which no further repeat of what is slow begins: the quick run must stay one."""
     calls: int = 8
     """Steps of the tiny network in one repeat."""
@@ -56,7 +56,7 @@ def quick(threads: int) -> Lab:
 
 def full(threads: int) -> Lab:
     """Return the settings of the full run."""
-    return Lab(threads, repeats=21, slow_repeats=5, slow_budget=math.inf, calls=16, is_full=True)
+    return Lab(threads, repeats=15, slow_repeats=3, slow_budget=math.inf, calls=12, is_full=True)
 
 
 def executor(lab: Lab) -> Executor:

@@ -15,16 +15,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import lab as settings
+from benchmarks import report
+from benchmarks.cli import app
+from benchmarks.lab import Lab
+from benchmarks.registry import RIVALS, Benchmark, Pair, benchmarks, modules
+from benchmarks.timing import Timing, alternate, whole
+
 PROJECT = Path(__file__).parents[1]
-sys.path.insert(0, str(PROJECT))  # the benchmarks are not installed
-
-from benchmarks import lab as settings  # noqa: E402
-from benchmarks import report  # noqa: E402
-from benchmarks.cli import app  # noqa: E402
-from benchmarks.lab import Lab  # noqa: E402
-from benchmarks.registry import RIVALS, Benchmark, Pair, benchmarks, modules  # noqa: E402
-from benchmarks.timing import Timing, alternate, whole  # noqa: E402
-
 KEYS = {"ours", "theirs", "ratio", "target", "unit"}
 # name: (target, what is better)
 DECLARED = {
