@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,9 +45,26 @@ class Lab:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Prepare the process as the engine prepares it for a stage; rivals then run under the same settings."""
-        with executor(self).run():
+        """Prepare the process as the engine prepares it for a stage; rivals then run under the same settings.
+
+        Where the system can, everything is kept on as many cores as there are threads: a rival's worker processes
+        would otherwise get cores that the engine does not use.
+        """
+        with _cores(self.threads), executor(self).run():
             yield
+
+
+@contextmanager
+def _cores(count: int) -> Iterator[None]:
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def quick(threads: int) -> Lab:

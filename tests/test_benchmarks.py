@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -240,3 +241,11 @@ def test_modules_and_functions_are_short() -> None:
     assert len(found) >= 60
     assert {str(file) for file, _ in found if len(file.read_text().splitlines()) > 250} == set()
     assert [node.name for _, node in found if (node.end_lineno or 0) - node.lineno + 1 > 40] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on some cores")
+def test_a_lab_is_kept_on_as_many_cores_as_it_has_threads() -> None:
+    before = os.sched_getaffinity(0)
+    with Lab(threads=1).open():
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
