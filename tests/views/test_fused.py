@@ -310,7 +310,9 @@ def compile_c(*arguments: str) -> None:
 
 def test_the_code_compiles_without_warnings(tmp_path: Path) -> None:
     strict = ("-Wall", "-Wextra", "-Werror")
-    compile_c(*fused.FLAGS, *strict, str(fused.SOURCE), "-o", str(tmp_path / "views.so"), "-lm")
+    made = tmp_path / "views.so"
+    compile_c(*fused.FLAGS, *strict, str(fused.SOURCE), "-o", str(made), "-lm")
+    assert made.is_file()
 
 
 # Images of many sizes, boxes that leave them and fall between pixels, every order; each array exactly as long as it
