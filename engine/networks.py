@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from engine.normalization import BatchNorm1d
+
 
 class Encoder(nn.Module):
     """A backbone that takes images in [0, 1] and normalises them itself.
@@ -34,30 +36,39 @@ class Encoder(nn.Module):
         return self.backbone((images_BCHW - self.mean) / self.std)
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose evaluation mode is one multiply-add.
-
-    Deviates: from torch only in speed. Its own evaluation path leaves the channels-last layout in the
-        backward pass, which attacks take at every noise step; on a CPU that costs a third of the step.
-    """
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalise over the batch in training, with the running statistics otherwise."""
-        if self.training:
-            return super().forward(x_BCHW)
-        assert self.running_var is not None  # our networks all track their statistics
-        assert self.running_mean is not None
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x_BCHW * scale[:, None, None] + shift[:, None, None]
-
-
 def relu_head(features: int, hidden: int, out: int) -> nn.Sequential:
     """Build the projector of SimCLR and MoCo v2: linear, ReLU, linear, no batch norm.
 
     Source: Chen et al. 2020 (SimCLR), section 4.2; the official code uses it with 512-512-128.
     """
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+
+
+def batch_norm_head(features: int, hidden: int, out: int) -> nn.Sequential:
+    """Build the projector and the predictor of BYOL: linear, batch norm, ReLU, linear.
+
+    Source: Grill et al. 2020 (BYOL), section 3.3; the official code uses it with 4096 and 256.
+    """
+    return nn.Sequential(
+        nn.Linear(features, hidden), BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
+    )
+
+
+def join_views(views: Sequence[Tensor], groups: int = 1) -> Tensor:
+    """Put the views of a batch into one batch; each of its ``groups`` equal parts has all views of its images.
+
+    Shapes: V views [B, ...] to [V * B, ...].
+    """
+    if groups == 1:
+        return torch.cat(tuple(views))
+    return torch.stack(tuple(views)).unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def part_views(joined: Tensor, count: int, groups: int = 1) -> tuple[Tensor, ...]:
+    """Undo ``join_views`` on what a network made of it: [V * B, D] to V tensors [B, D]."""
+    if groups == 1:
+        return joined.chunk(count)
+    return joined.unflatten(0, (groups, count, -1)).transpose(0, 1).flatten(1, 2).unbind()
 
 
 def initialize_(network: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -6,7 +6,12 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def trained(network: nn.Module) -> list[Tensor]:
+    """Return the parameters that an optimizer trains: a momentum network's require no gradient."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def sgd(parameters: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -49,13 +54,26 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
-    """Take one optimizer step down the loss, its gradient scaled on the way where a scaler says so."""
+def descend(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+    *,
+    max_norm: float | None = None,
+) -> None:
+    """Take one optimizer step down the loss, its gradient scaled on the way where a scaler says so.
+
+    ``max_norm`` clips the norm of the whole gradient.
+    """
     optimizer.zero_grad(set_to_none=True)
+    scaled = loss if scaler is None else scaler.scale(loss)
+    scaled.backward()
+    if max_norm is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
     if scaler is None:
-        loss.backward()
         optimizer.step()
         return
-    scaler.scale(loss).backward()
     scaler.step(optimizer)
     scaler.update()

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Report progress: steps done, steps in all, a short note."""
+
+
+Gradient = Literal["single", "dual"]
+"""Whether a loss sends its gradient through its target's branch too: ``single`` stops it there, as training does."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Poison:
     image_views: int = 0
     """How many augmented images were sent forwards and backwards: the attack's cost."""
     unit: float = 1.0
+    withheld: Tensor | None = None
+    """Images that are not released at all, bool [N]; the noise of a sample-wise poison has rows for them too."""
 
     def delta(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return some rows of the perturbation: float, in [0, 1] pixel range."""
@@ -104,7 +110,7 @@ class Victim(ABC):
     """
 
     network: nn.Module
-    """What the optimizer trains. Its ``encoder`` is what a probe judges."""
+    """The whole state: the optimizer trains those of its parameters that require a gradient."""
     views: tuple[Views, ...]
     """The distribution of each view that ``loss`` takes."""
 
@@ -113,9 +119,17 @@ class Victim(ABC):
     def encoder(self) -> nn.Module:
         """The part that is kept after pretraining: images [B, 3, H, W] to features [B, F]."""
 
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The head that learnt the classes with the encoder: features [B, F] to logits [B, K]; most learn none."""
+        return None
+
     @abstractmethod
-    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Return the scalar loss of views [B, 3, H, W] of a batch, one of each of ``views``, with labels [B]."""
+    def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
+        """Return the scalar loss of views [B, 3, H, W] of a batch, one of each of ``views``, with labels [B].
+
+        Its value is the same under both kinds of ``gradient``.
+        """
 
     def after_step(self) -> None:  # noqa: B027  most learners have nothing to move
         """Update what moves without a gradient."""

@@ -105,9 +105,19 @@ class VictimSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup_epochs: Annotated[int, Field(ge=0)] = 10
     final_lr_rel: Unit = 1e-3
+    # How many images are batch-normalised together; null: the whole batch. Official poison generation: the 128
+    # of one of its four GPUs.
+    bn_group_size: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def bn_groups(self) -> int:
+        """Return into how many equal groups batch norm divides a training batch."""
+        return self.batch_size // (self.bn_group_size or self.batch_size)
 
     @model_validator(mode="after")
     def _fits(self) -> VictimSpec:
+        if self.bn_group_size and self.batch_size % self.bn_group_size:
+            raise ValueError(f"bn_group_size: must divide batch_size ({self.batch_size}), given {self.bn_group_size}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs: must be less than epochs ({self.epochs}), given {self.warmup_epochs}")
         if self.views.size < self.backbone.smallest_size:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.networks import BatchNorm2d, Encoder, initialize_, relu_head
+from engine.networks import Encoder, initialize_, relu_head
+from engine.normalization import BatchNorm2d
 from engine.randomness import stream
 
 

@@ -50,7 +50,7 @@ def rows(lab: Lab) -> list[dict[str, Any]]:
 def _timings(lab: Lab, network: str) -> dict[str, Timing]:
     spec = attack_spec(network, lab.batch, pgd_steps=5)
     search = start_search(spec, lab)
-    alone = bare(search.victim, lab)
+    alone = bare(search.pair.victim, lab)
     works = {
         STEP: whole(search.learn_noise, units=spec.pgd_steps),
         BARE: whole(alone.attack, calls=spec.pgd_steps),

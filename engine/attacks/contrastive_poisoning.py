@@ -6,24 +6,28 @@ Paper: He, Zha & Katabi, "Indiscriminate Poisoning Attacks on Unsupervised Contr
 Threat model: perturbs the released images inside an l-infinity ball, leaves labels alone, knows nothing of
     the victim's weights. Class-wise noise needs labels.
 Official code: kaiwenzha/contrastive-poisoning, main.py and model.py.
-Deviations: noise is projected after each step and never clamped inside the graph (since torch 2.14 a clamp
-    has no gradient at its bounds, and noise on the bound would stay there); noise steps continue through
-    one persistent order of the images, so that a round with fewer noise steps than batches still visits
-    every image equally often; ``restarts`` is not in the paper: fresh surrogates take the noise over in turn,
+Deviations: noise is projected after each step and never clamped inside the graph (since torch 2.14 a clamp has no
+    gradient at its bounds, and noise on the bound would stay there); noise steps continue through one persistent
+    order of the images, so that a round with fewer noise steps than batches still visits every image equally often;
+    under ``gradient: dual`` BYOL's noise gradient passes the momentum branch as the paper says, where the official
+    code's flag does nothing, because its loss detaches the target; ``moving_surrogate`` is a habit of the official
+    code that Algorithm 1 does not have; ``restarts`` is in neither: fresh surrogates take the noise over in turn,
     which makes it one that young networks learn (docs/log.md; Huang et al. 2020, MetaPoison, restart their
     surrogates for the same reason).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from engine.plugins import build as build_plugin
 from engine.plugins import spec_of
-from engine.protocols import AttackContext, ImageSet, Poison, Victim
+from engine.protocols import AttackContext, Gradient, ImageSet, Poison, Victim
 from engine.randomness import stream
 from engine.spec import AttackSpec, Positive
 
@@ -46,6 +50,11 @@ class Spec(AttackSpec):
     # How often a fresh surrogate takes the noise over, for as many rounds again. Paper: never; official code: once,
     # between CP-C and the CP-S that starts from it.
     restarts: Annotated[int, Field(ge=0)] = 0
+    # Whether noise steps send their gradient through the branch of the momentum encoder (of the stopped gradient,
+    # for SimSiam) too. Paper: dual (section 4.3); SimCLR has no such branch.
+    gradient: Gradient = "dual"
+    # The official code's habit: the momentum encoder and the queue move at every noise step too.
+    moving_surrogate: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class ContrastivePoisoning:
             noise_loss = search.learn_noise()
             note = f"loss after model steps {model_loss:.3f}, after noise steps {noise_loss:.3f}"
             context.progress(done + 1, total, note)
-        return Poison(search.noise.cpu(), self.spec.granularity, search.image_views, unit=self.spec.epsilon)
+        return search.noise.poison(image_views=search.pair.image_views)
 
 
 class _Search:
@@ -74,16 +83,13 @@ class _Search:
 
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
         from engine.batching import endless_batches
-        from engine.perturbation import initial_noise
+        from engine.noise import Noise
+        from engine.training.bilevel import Bilevel
 
-        self.spec, self.images, self.perturbed = spec, images, context.perturbed
-        self.perturbs_all = bool(context.perturbed.all())
-        self.executor, self.source = context.executor, context.source
-        self.precision = context.executor.precision
-        self.scaler = self.precision.scaler()
-        self.noise = initial_noise(
-            context.init,
+        self.spec, self.source = spec, context.source
+        self.noise = Noise(
             images,
+            context,
             granularity=spec.granularity,
             epsilon=spec.epsilon,
             generator=stream(spec.seed, "attack", "delta"),
@@ -94,8 +100,7 @@ class _Search:
             )
             for name in ("model_order", "noise_order")
         )
-        self.draws = stream(spec.seed, "attack", "views")
-        self.image_views = 0
+        self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(spec.seed, "attack", "views"))
         self.take_fresh_surrogate(0)
 
     def take_fresh_surrogate(self, number: int) -> None:
@@ -105,13 +110,10 @@ class _Search:
         surrogate = self.spec.surrogate
         names = ("surrogate", str(number)) if number else ("surrogate",)
         weights = stream(self.spec.seed, "attack", *names)
-        self.victim: Victim = build_plugin("victims", surrogate, source=self.source, generator=weights)
-        self.executor.place(self.victim.network)
-        self.optimizer = sgd(
-            self.victim.network.parameters(),
-            lr=surrogate.lr,
-            momentum=surrogate.momentum,
-            weight_decay=surrogate.weight_decay,
+        victim: Victim = build_plugin("victims", surrogate, source=self.source, generator=weights)
+        self.pair.take(
+            victim,
+            partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay),
         )
 
     def set_lr(self, round_: int) -> None:
@@ -120,72 +122,30 @@ class _Search:
 
         surrogate = self.spec.surrogate
         progress = (round_ + 1) / self.spec.rounds
-        set_lr(self.optimizer, cosine_lr(progress, lr=surrogate.lr, final_lr_rel=surrogate.final_lr_rel))
+        set_lr(self.pair.optimizer, cosine_lr(progress, lr=surrogate.lr, final_lr_rel=surrogate.final_lr_rel))
 
     def train_surrogate(self) -> float:
         """Lines 3 to 6: gradient steps on the weights, the noise frozen; return the last loss."""
-        from engine.optimization import descend
-
-        network = self.victim.network.train().requires_grad_(True)
+        self.pair.start_training()
         for _ in range(self.spec.model_steps):
-            rows = next(self.model_batches)
-            loss = self._loss(rows, self._clean(rows), self._spread(self._touched(rows), rows))
-            descend(loss, self.optimizer, self.scaler)
-            self.victim.after_step()
-        network.requires_grad_(False)
+            loss = self.pair.train(next(self.model_batches))
         return loss.item()
 
     def learn_noise(self) -> float:
         """Lines 7 to 14: signed gradient steps on the noise, the surrogate frozen; return the last loss."""
-        import torch
-
-        from engine.perturbation import descend_linf
-
-        self.victim.network.eval()
-        step_size = self.spec.step_size_rel * self.spec.epsilon
+        self.pair.start_perturbing()
         for _ in range(self.spec.noise_steps):
-            rows = next(self.noise_batches)
-            clean, touched = self._clean(rows), self._touched(rows).requires_grad_()
-            for _ in range(self.spec.pgd_steps):
-                loss = self._loss(rows, clean, self._spread(touched, rows))
-                (grad,) = torch.autograd.grad(loss * self.precision.loss_scale, touched)
-                step = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.spec.epsilon)
-                touched = step.requires_grad_()
-            self._write(rows, touched.detach())
+            loss = self.pair.perturb(
+                next(self.noise_batches),
+                steps=self.spec.pgd_steps,
+                step_size=self.spec.step_size_rel * self.spec.epsilon,
+                objective=self._objective,
+                moving=self.spec.moving_surrogate,
+            )
         return loss.item()
 
-    def _touched(self, rows: Tensor) -> Tensor:
-        """Return the noise that a batch meets, in pixel units: a row an image, or all classes.
-
-        The gradient of the noise exists for these rows alone, never for the data set.
-        """
-        noise = self.noise[rows] if self.spec.granularity == "sample" else self.noise
-        return noise.float() * self.spec.epsilon
-
-    def _spread(self, touched: Tensor, rows: Tensor) -> Tensor:
-        """Return the noise of each image of a batch, zero where an image stays clean."""
-        delta = touched if self.spec.granularity == "sample" else touched[self.images.labels[rows]]
-        return delta if self.perturbs_all else delta * self.perturbed[rows, None, None, None]
-
-    def _write(self, rows: Tensor, touched: Tensor) -> None:
-        noise = (touched / self.spec.epsilon).half()
-        if self.spec.granularity == "sample":
-            self.noise[rows] = noise
-        else:
-            self.noise = noise
-
-    def _clean(self, rows: Tensor) -> Tensor:
-        return self.images.images_u8[rows].float() / 255
-
-    def _loss(self, rows: Tensor, clean: Tensor, delta: Tensor) -> Tensor:
-        """Return the contrastive loss of fresh views of poisoned images."""
-        from engine.perturbation import add_poison
-
-        poisoned = add_poison(clean, delta)
-        views = [view(self.draws, poisoned) for view in self.victim.views]
-        self.image_views += len(rows) * len(views)
-        with self.precision.autocast():
-            return self.victim.loss(views, self.images.labels[rows])
+    def _objective(self, victim: Victim, views: Sequence[Tensor], labels: Tensor, delta: Tensor) -> Tensor:
+        return victim.loss(views, labels, gradient=self.spec.gradient)
 
 
 def build(spec: Spec) -> ContrastivePoisoning:

@@ -41,7 +41,8 @@ def build(spec: Spec, *, source: Source) -> Encoder:
     from torch import nn
     from torchvision.models.resnet import BasicBlock
 
-    from engine.networks import BatchNorm2d, Encoder
+    from engine.networks import Encoder
+    from engine.normalization import BatchNorm2d
 
     kernel, stride = {"cifar": (3, 1), "cifar_stride2": (3, 2), "imagenet": (7, 2)}[spec.stem]
     layers: list[nn.Module] = [
@@ -74,7 +75,7 @@ def _shortcut(channels: int, out: int, stride: int) -> nn.Sequential:
     """
     from torch import nn
 
-    from engine.networks import BatchNorm2d
+    from engine.normalization import BatchNorm2d
 
     subsample = [nn.AvgPool2d(1, stride=stride)] if channels < 16 and stride > 1 else []
     convolution = nn.Conv2d(channels, out, 1, stride=1 if subsample else stride, bias=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
-from engine.optimization import descend, set_lr, sgd, warmup_cosine_lr
+from engine.optimization import descend, set_lr, sgd, trained, warmup_cosine_lr
 from engine.precision import Precision
 from engine.protocols import Defense, Feed, Progress, Victim
 from engine.randomness import stream
@@ -58,9 +58,7 @@ def start_training(
     victim: Victim, *, recipe: Recipe, defense: Defense, precision: Precision, draws: torch.Generator
 ) -> Training:
     """Give a learner its optimizer and put it into training mode."""
-    optimizer = sgd(
-        victim.network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = sgd(trained(victim.network), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     victim.network.train()
     return Training(victim, defense, optimizer, precision, precision.scaler(), draws)
 

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from engine.plugins import build as build_plugin
 from engine.plugins import spec_of
-from engine.protocols import Source, Victim
+from engine.protocols import Gradient, Source, Victim
 from engine.spec import Positive
 from engine.victimspec import TwoViewVictimSpec
 
@@ -51,20 +51,23 @@ class SimCLR(Victim):
     views: tuple[Views, Views]
     temperature: float
     loss_scale: float
+    bn_groups: int = 1
 
     @property
     def encoder(self) -> nn.Module:
         """The backbone, without the projector."""
         return self.network["encoder"]
 
-    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Return the scaled NT-Xent loss; both views share one forward pass, hence batch statistics."""
-        import torch
+    def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
+        """Return the scaled NT-Xent loss; both views share one forward pass, hence batch statistics.
 
+        No branch is a target: the gradient passes both in any case.
+        """
         from engine.losses import nt_xent
+        from engine.networks import join_views, part_views
 
-        z = self.network["projector"](self.encoder(torch.cat(tuple(views))))
-        za_BD, zb_BD = z.chunk(2)
+        z = self.network["projector"](self.encoder(join_views(views, self.bn_groups)))
+        za_BD, zb_BD = part_views(z, 2, self.bn_groups)
         return self.loss_scale * nt_xent(za_BD, zb_BD, temperature=self.temperature)
 
 
@@ -73,11 +76,12 @@ def build(spec: Spec, *, source: Source, generator: torch.Generator) -> SimCLR:
     from torch import nn
 
     from engine.networks import initialize_, relu_head
+    from engine.normalization import group_batch_norm_
     from engine.views import Views
 
     encoder = build_plugin("backbones", spec.backbone, source=source)
     projector = relu_head(encoder.features, spec.projector_hidden, spec.projector_out)
     network = nn.ModuleDict({"encoder": encoder, "projector": projector})
-    initialize_(network, generator)
+    group_batch_norm_(initialize_(network, generator), spec.bn_groups)
     view_a, view_b = (Views(**each.arguments()) for each in spec.both_views)
-    return SimCLR(network, (view_a, view_b), spec.temperature, spec.loss_scale)
+    return SimCLR(network, (view_a, view_b), spec.temperature, spec.loss_scale, spec.bn_groups)

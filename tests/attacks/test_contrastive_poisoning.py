@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from engine.attacks.contrastive_poisoning import _Search
 from engine.backbones import resnet18
 from engine.executors import local
 from engine.perturbation import add_poison
-from engine.protocols import AttackContext, ImageSet, Poison, Source, Victim
+from engine.protocols import AttackContext, Gradient, ImageSet, Poison, Source, Victim
 from engine.randomness import stream
 from engine.victims import simclr
 from engine.victimspec import ViewsSpec
@@ -82,7 +83,7 @@ class Linear(Victim):
     def encoder(self) -> nn.Module:
         return self.network
 
-    def loss(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
+    def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         self.seen.append((views[0].detach(), labels))
         self.was_training.append(self.network.training)
         return (self.weights * views[0].sum(dim=(1, 2, 3))).sum() + 0 * self.network.weight.sum()
@@ -93,25 +94,25 @@ class Linear(Victim):
 
 def search_with(learner: Victim, spec: contrastive_poisoning.Spec, images: ImageSet, **settings: Any) -> _Search:
     search = _Search(spec, images, context(**settings))
-    search.victim = learner
+    search.pair.take(learner, partial(torch.optim.SGD, lr=0.1))
     return search
 
 
 def delta_of(search: _Search) -> Tensor:
     """Return the search's noise in pixel units."""
-    return search.noise.float() * EPSILON
+    return search.noise.values.float() * EPSILON
 
 
 def loss_of(search: _Search, delta: Tensor, draws: int = 4) -> float:
     """Return the frozen surrogate's mean loss of fixed views of all images with some noise."""
-    images, generator = search.images, stream(0, "judge")
-    search.victim.network.eval()
+    images, generator = search.noise.images, stream(0, "judge")
+    search.pair.victim.network.eval()
     total = 0.0
     with torch.no_grad():
         for _ in range(draws):
             poisoned = add_poison(images.images_u8.float() / 255, delta)
-            views = [views(generator, poisoned) for views in search.victim.views]
-            total += search.victim.loss(views, images.labels).item() / draws
+            views = [views(generator, poisoned) for views in search.pair.victim.views]
+            total += search.pair.victim.loss(views, images.labels).item() / draws
     return total
 
 
@@ -154,23 +155,23 @@ def test_noise_steps_lower_the_frozen_surrogates_loss(granularity: str) -> None:
     clean = loss_of(search, torch.zeros(16, 3, 16, 16))
     search.learn_noise()
     rows = torch.arange(16)
-    gain = clean - loss_of(search, search._spread(delta_of(search), rows))
+    gain = clean - loss_of(search, search.noise.spread(delta_of(search), rows))
     random = torch.randn(delta_of(search).shape, generator=generator).sign() * delta_of(search).abs().mean()
     assert gain > 0.1
-    assert abs(clean - loss_of(search, search._spread(random, rows))) < gain / 3
+    assert abs(clean - loss_of(search, search.noise.spread(random, rows))) < gain / 3
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_learning_noise_leaves_the_surrogate_as_it_was(granularity: str) -> None:
     search = _Search(attack_spec(granularity), image_set(), context())
     search.train_surrogate()
-    before = {name: value.clone() for name, value in search.victim.network.state_dict().items()}
+    before = {name: value.clone() for name, value in search.pair.victim.network.state_dict().items()}
     delta = delta_of(search).clone()
-    search.optimizer.zero_grad(set_to_none=True)
+    search.pair.optimizer.zero_grad(set_to_none=True)
     search.learn_noise()
-    after = search.victim.network.state_dict()
+    after = search.pair.victim.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert all(parameter.grad is None for parameter in search.victim.network.parameters())
+    assert all(parameter.grad is None for parameter in search.pair.victim.network.parameters())
     assert not torch.equal(delta_of(search), delta)
 
 
@@ -178,10 +179,10 @@ def test_learning_noise_leaves_the_surrogate_as_it_was(granularity: str) -> None
 def test_training_the_surrogate_leaves_the_noise_as_it_was(granularity: str) -> None:
     search = _Search(attack_spec(granularity), image_set(), context())
     delta = delta_of(search).clone()
-    before = [parameter.detach().clone() for parameter in search.victim.network.parameters()]
+    before = [parameter.detach().clone() for parameter in search.pair.victim.network.parameters()]
     search.train_surrogate()
     assert torch.equal(delta_of(search), delta)
-    changed = [not torch.equal(a, b) for a, b in zip(before, search.victim.network.parameters(), strict=True)]
+    changed = [not torch.equal(a, b) for a, b in zip(before, search.pair.victim.network.parameters(), strict=True)]
     assert all(changed)
 
 
@@ -316,7 +317,7 @@ def test_the_surrogates_rate_follows_the_cosine_over_the_rounds_without_warm_up(
     rates = []
     for round_ in range(4):
         search.set_lr(round_)
-        rates.append(search.optimizer.param_groups[0]["lr"])
+        rates.append(search.pair.optimizer.param_groups[0]["lr"])
     # 0.05 and a final rate of 0.001 of it: 5e-5 + 0.04995 (1 + cos(pi round / 4)) / 2, rounds from 1.
     assert rates == pytest.approx([0.042_684_992, 0.025_025, 0.007_365_008, 0.000_05], abs=1e-9)
 
@@ -335,8 +336,8 @@ def test_sample_wise_noise_starts_from_the_class_wise_poison() -> None:
 def test_a_start_from_another_poison_uses_the_same_fresh_surrogate() -> None:
     start = Poison(torch.zeros(2, 3, 16, 16), "class")
     one, other = (_Search(attack_spec("sample"), image_set(), context(init)) for init in ("uniform", start))
-    weights = other.victim.network.state_dict()
-    assert all(torch.equal(weights[name], value) for name, value in one.victim.network.state_dict().items())
+    weights = other.pair.victim.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in one.pair.victim.network.state_dict().items())
 
 
 def test_every_round_is_reported_with_its_losses() -> None:
@@ -357,10 +358,10 @@ def test_a_restart_goes_on_with_the_noise_and_a_surrogate_of_new_weights() -> No
     moved = (twice.delta() - once.delta()).abs().max()
     assert 0 < moved <= 8 * 0.1 * EPSILON + HALF
     search = _Search(spec, image_set(), context())
-    first = search.victim.network.state_dict()
+    first = search.pair.victim.network.state_dict()
     search.set_lr(1)
     search.take_fresh_surrogate(1)
-    second = search.victim.network.state_dict()
+    second = search.pair.victim.network.state_dict()
     changed = [not torch.equal(first[name], second[name]) for name in first if name.endswith("0.weight")]
     assert changed
     assert all(changed)

@@ -8,7 +8,8 @@ import torchvision
 from torch import nn
 
 from engine.backbones import resnet18
-from engine.networks import BatchNorm2d, Encoder, initialize_
+from engine.networks import Encoder, initialize_
+from engine.normalization import BatchNorm2d
 from engine.protocols import Source
 from engine.randomness import stream
 

@@ -90,7 +90,7 @@ def test_the_steps_of_contrastive_poisoning_never_wait(granularity: str, monkeyp
     search.train_surrogate()
     search.learn_noise()
     assert len(reads) == 2
-    assert search.noise.device == META
+    assert search.noise.values.device == META
 
 
 def test_views_of_ragged_images_never_wait() -> None:

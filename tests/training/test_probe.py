@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.networks import BatchNorm2d, Encoder, initialize_
+from engine.networks import Encoder, initialize_
+from engine.normalization import BatchNorm2d
 from engine.protocols import ImageSet, Split
 from engine.randomness import stream
 from engine.training import probe as probe_module

@@ -1,0 +1,97 @@
+"""A surrogate and the noise that it meets, which learn in turn: the procedure beneath every attack that optimises.
+
+Shapes: B images of a batch; ``rows_B`` are their indices in the training set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.noise import Noise
+from engine.optimization import descend, trained
+from engine.perturbation import add_poison, descend_linf
+from engine.protocols import Executor, Victim
+
+Objective = Callable[[Victim, Sequence[Tensor], Tensor, Tensor], Tensor]
+"""What noise steps minimise: of the surrogate, its views [B, C, H, W], labels [B] and noise [B, C, H, W]."""
+
+
+def own_loss(victim: Victim, views: Sequence[Tensor], labels_B: Tensor, delta_BCHW: Tensor) -> Tensor:
+    """Return the surrogate's own loss: noise that minimises it is error-minimising."""
+    return victim.loss(views, labels_B)
+
+
+class Bilevel:
+    """One surrogate at a time, the noise, and the views that both learn from.
+
+    ``image_views`` counts the augmented images that went forwards and backwards: the attack's cost.
+    """
+
+    victim: Victim
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, noise: Noise, *, executor: Executor, draws: torch.Generator) -> None:
+        self.noise, self.executor, self.draws = noise, executor, draws
+        self.precision = executor.precision
+        self.scaler = self.precision.scaler()
+        self.image_views = 0
+
+    def take(self, surrogate: Victim, optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
+        """Put a fresh surrogate on the device, in place of the one before."""
+        self.victim = surrogate
+        self.executor.place(surrogate.network)
+        self._weights = trained(surrogate.network)
+        self.optimizer = optimizer(self._weights)
+
+    def start_training(self) -> None:
+        """Let the surrogate learn."""
+        self.victim.network.train()
+        for weight in self._weights:
+            weight.requires_grad_(True)
+
+    def start_perturbing(self) -> None:
+        """Freeze the surrogate, statistics included."""
+        self.victim.network.eval()
+        for weight in self._weights:
+            weight.requires_grad_(False)
+
+    def train(self, rows_B: Tensor, *, max_norm: float | None = None) -> Tensor:
+        """Take one gradient step on the weights, the noise frozen, and return the loss before it."""
+        loss = self._value(rows_B, self.noise.clean(rows_B), self._delta(rows_B), own_loss)
+        descend(loss, self.optimizer, self.scaler, max_norm=max_norm)
+        self.victim.after_step()
+        return loss.detach()
+
+    def perturb(
+        self, rows_B: Tensor, *, steps: int, step_size: float, objective: Objective = own_loss, moving: bool = False
+    ) -> Tensor:
+        """Take signed gradient steps on a batch's noise, the weights frozen, and return the loss before the last.
+
+        Each step draws fresh views. ``moving`` lets momentum networks and queues move at every step.
+
+        Units: step_size in [0, 1] pixel range.
+        """
+        clean, touched = self.noise.clean(rows_B), self.noise.touched(rows_B).requires_grad_()
+        for _ in range(steps):
+            loss = self._value(rows_B, clean, self.noise.spread(touched, rows_B), objective)
+            (grad,) = torch.autograd.grad(loss * self.precision.loss_scale, touched)
+            step = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.noise.epsilon)
+            touched = step.requires_grad_()
+            if moving:
+                self.victim.after_step()
+        self.noise.write_(rows_B, touched.detach())
+        return loss.detach()
+
+    def _delta(self, rows_B: Tensor) -> Tensor:
+        return self.noise.spread(self.noise.touched(rows_B), rows_B)
+
+    def _value(self, rows_B: Tensor, clean_BCHW: Tensor, delta_BCHW: Tensor, objective: Objective) -> Tensor:
+        """Return an objective of fresh views of poisoned images."""
+        poisoned = add_poison(clean_BCHW, delta_BCHW)
+        views = [view(self.draws, poisoned) for view in self.victim.views]
+        self.image_views += len(rows_B) * len(views)
+        with self.precision.autocast():
+            return objective(self.victim, views, self.noise.images.labels[rows_B], delta_BCHW)
