@@ -77,6 +77,7 @@ class Linear(Victim):
         self.weights = torch.tensor(weights)
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.was_training: list[bool] = []
+        self.gradients: list[Gradient] = []
         self.steps = 0
 
     @property
@@ -86,6 +87,7 @@ class Linear(Victim):
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         self.seen.append((views[0].detach(), labels))
         self.was_training.append(self.network.training)
+        self.gradients.append(gradient)
         return (self.weights * views[0].sum(dim=(1, 2, 3))).sum() + 0 * self.network.weight.sum()
 
     def after_step(self) -> None:
@@ -285,6 +287,32 @@ def test_model_steps_train_and_move_the_learner_and_noise_steps_do_neither() -> 
     assert (learner.was_training, learner.steps) == ([True] * 3 + [False] * 4, 3)
     search.train_surrogate()
     assert learner.was_training[7:] == [True] * 3
+
+
+@pytest.mark.parametrize("gradient", ["single", "dual"])
+def test_noise_steps_take_the_gradient_of_the_spec_and_model_steps_stop_it_at_the_target(gradient: Gradient) -> None:
+    learner = Linear([1.0] * BATCH)
+    spec = attack_spec("sample", model_steps=2, noise_steps=1, pgd_steps=2, gradient=gradient)
+    search = search_with(learner, spec, image_set())
+    search.train_surrogate()
+    search.learn_noise()
+    assert learner.gradients == ["single", "single", gradient, gradient]
+
+
+def test_the_gradient_is_dual_and_the_surrogate_stands_still_by_default() -> None:
+    spec = attack_spec("sample")
+    assert (spec.gradient, spec.moving_surrogate) == ("dual", False)
+
+
+def test_a_moving_surrogate_moves_at_every_pgd_step_though_its_weights_are_frozen() -> None:
+    learner = Linear([1.0] * BATCH)
+    spec = attack_spec("sample", model_steps=3, noise_steps=2, pgd_steps=2, moving_surrogate=True)
+    search = search_with(learner, spec, image_set())
+    search.train_surrogate()
+    before = learner.network.weight.clone()
+    search.learn_noise()
+    assert learner.steps == 3 + 2 * 2
+    assert torch.equal(learner.network.weight, before)
 
 
 def test_every_pgd_step_meets_the_same_images_with_the_noise_of_the_step_before() -> None:
