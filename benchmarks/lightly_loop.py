@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,13 +50,15 @@ def lightly_loop(network: str, lab: Lab, *, steps: int, lead_in: int, memory_for
     view = pillow_view(spec_of(network, lab).views.size)
     count = lab.batch * (1 + lead_in + steps + PREFETCHED)
     pictures = Pictures(resident_u8(lab), count, MultiViewTransform([view, view]))
-    loader: DataLoader[Any] = DataLoader(
-        pictures, lab.batch, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
-    )
+    with _on_shared_cores():
+        loader: DataLoader[Any] = DataLoader(
+            pictures, lab.batch, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
+        )
     train = _train(victim, spec_of(network, lab))
 
     def timed(clock: Clock) -> float:
-        batches = iter(loader)
+        with _on_shared_cores():
+            batches = iter(loader)
         ready = _advance(train, next(batches), batches, lead_in)
         if lead_in == 0:
             time.sleep(SETTLE)
@@ -66,6 +70,14 @@ def lightly_loop(network: str, lab: Lab, *, steps: int, lead_in: int, memory_for
         return seconds
 
     return timed
+
+
+@contextmanager
+def _on_shared_cores() -> Iterator[None]:
+    """Let the loader have more workers than cores without a warning: both sides are kept on the same cores."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
 
 
 def _advance(train: Callable[[list[Tensor]], None], ready: Any, batches: Iterator[Any], steps: int) -> Any:
