@@ -63,7 +63,7 @@ def _timings(lab: Lab, network: str) -> dict[str, Timing]:
 def attack_spec(network: str, batch: int, *, pgd_steps: int) -> cp.Spec:
     """Return a committed attack with the smallest schedule: one round of one model step and one batch of noise."""
     spec: cp.Spec = load("attacks", ATTACKS[network])
-    surrogate = spec.surrogate.model_copy(update={"batch_size": batch})
+    surrogate = spec.surrogate.model_copy(update={"batch_size": batch, "bn_group_size": None})
     schedule = {"rounds": 1, "restarts": 0, "model_steps": 1, "noise_steps": 1, "pgd_steps": pgd_steps}
     return spec.model_copy(update={"surrogate": surrogate, **schedule})
 
