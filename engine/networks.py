@@ -71,18 +71,27 @@ def part_views(joined: Tensor, count: int, groups: int = 1) -> tuple[Tensor, ...
     return joined.unflatten(0, (groups, count, -1)).transpose(0, 1).flatten(1, 2).unbind()
 
 
+EMBEDDINGS = {"class_token", "pos_embedding"}
+"""Parameters of transformers that are states of tokens, and belong to no layer."""
+
+
 def initialize_(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """Draw every weight of a network from one stream, in the order of its modules.
 
-    Convolutions: Kaiming normal, fan-out, as torchvision's ResNet. Linear layers: torch's own default,
-    uniform within 1 / sqrt(fan_in). Batch norm: weight 1, bias 0.
+    Convolutions: Kaiming normal, fan-out, as torchvision's ResNet; the fan-out of a convolution in groups is that
+    of one group, where torch counts all of them and the signal of a depthwise one fades. Linear layers: torch's
+    own default, uniform within 1 / sqrt(fan_in). Batch and layer norm: weight 1, bias 0. Attention: the joint
+    projection of queries, keys and values Xavier uniform, torch's own default. Class token and position
+    embedding: normal, deviation 0.02 (Touvron et al. 2021, official code).
 
     Raises:
         TypeError: a module has parameters that none of the rules covers.
     """
     for name, module in network.named_modules():
+        own = dict(module.named_parameters(recurse=False))
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            module.weight.data.mul_(math.sqrt(module.groups))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
@@ -90,8 +99,14 @@ def initialize_(network: nn.Module, generator: torch.Generator) -> nn.Module:
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             if module.bias is not None:
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm):
             module.reset_parameters()
-        elif list(module.parameters(recurse=False)):
+        elif isinstance(module, nn.MultiheadAttention) and own.keys() == {"in_proj_weight", "in_proj_bias"}:
+            nn.init.xavier_uniform_(module.in_proj_weight, generator=generator)
+            nn.init.zeros_(module.in_proj_bias)
+        elif own.keys() <= EMBEDDINGS:
+            for embedding in own.values():
+                nn.init.normal_(embedding, std=0.02, generator=generator)
+        else:
             raise TypeError(f"no rule to initialise {name!r}, a {type(module).__name__}")
     return network

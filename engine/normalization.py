@@ -1,29 +1,88 @@
-"""Batch normalisation over the whole batch or over groups of it.
+"""Batch normalisation over the whole batch, over groups of it, or over the batches of all processes.
 
 Official poison generation runs on four GPUs without synchronisation, so that 128 images of each are normalised
-together; a run on one GPU does the same with four groups ("ghost" batch norm, Hoffer et al. 2017).
+together; a run on one GPU does the same with four groups ("ghost" batch norm, Hoffer et al. 2017). Official training
+does synchronise: with one group, several processes of ``torch.distributed`` share the statistics of their joint batch.
 
 Shapes: B rows in G equal groups, C channels.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Add up a tensor over all processes.
+
+    Every process's loss reads the sum, hence the gradient of a summand is the sum of all processes' gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Return the sum, the same in every process."""
+        total = x.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Return the gradient of the sum of all processes' losses."""
+        total: Tensor = _SumOverProcesses.apply(grads[0])
+        return total
+
+
+def _has_other_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     """What both kinds of layer share."""
 
     groups: int = 1
-    """How many equal parts of consecutive rows a training batch is normalised in."""
+    """How many equal parts of consecutive rows a training batch is normalised in.
+
+    They are parts of this process's batch: several groups are never synchronised, one group always is.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over each group in training, with the running statistics otherwise."""
         if self.training and self.groups > 1:
             return self._forward_in_groups(x)
+        if self.training and _has_other_processes():
+            return self._forward_with_others(x)
         return super().forward(x)
+
+    def _forward_with_others(self, x: Tensor) -> Tensor:
+        """Normalise by the statistics of all processes' batches, which need not be of one size.
+
+        Every process must come here as often as the others: each waits for all.
+        The deviations are squared after the common mean is known: a sum of squares loses small variances.
+
+        Deviates: from nn.SyncBatchNorm, which runs on GPUs alone.
+        """
+        self._check_input_dim(x)
+        assert self.running_mean is not None  # our networks all track their statistics
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        wide = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # half precision cannot hold a sum
+        over, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
+        rows = wide.new_tensor([x.numel() / x.shape[1]])
+        total, count = _SumOverProcesses.apply(torch.cat([wide.sum(over), rows])).split([x.shape[1], 1])
+        mean = total / count
+        centred = wide - mean.view(shape)
+        var = _SumOverProcesses.apply(centred.square().sum(over)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     def _forward_in_groups(self, x: Tensor) -> Tensor:
         """Normalise each group by its own statistics; the running ones follow the mean over the groups.
@@ -84,4 +143,13 @@ def group_batch_norm_(network: nn.Module, groups: int) -> nn.Module:
             module.groups = groups
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise TypeError(f"{name!r} is a {type(module).__name__} of torch, which knows no groups")
+    return network
+
+
+def own_batch_norm_(network: nn.Module) -> nn.Module:
+    """Put our batch norm of images in place of torch's in a network of another library, and return the network."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(parent, name, BatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum))
     return network

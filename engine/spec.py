@@ -60,6 +60,8 @@ class DatasetSpec(Spec):
     kind: str
     mean: RGB = (0.5, 0.5, 0.5)
     std: Scale = (0.25, 0.25, 0.25)
+    # Images of other sizes are resized to it, once, with Pillow's antialiased bilinear filter. Nothing else resizes
+    # a data set: to probe an encoder of 32 pixels on STL-10, declare STL-10 with 32.
     image_size: Annotated[int, Field(ge=8)]
     train_per_class: Positive | None = None
     test_per_class: Positive | None = None
@@ -76,6 +78,11 @@ class AttackSpec(Spec):
     quantization: Literal["round", "truncate"] = "round"
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def withheld_fraction(self) -> float:
+        """Return which share of every class is not released at all."""
+        return 0.0
+
 
 class BackboneSpec(Spec):
     """What every backbone declares."""
@@ -84,8 +91,14 @@ class BackboneSpec(Spec):
 
     @property
     def smallest_size(self) -> int:
-        """Return the smallest image side that leaves the last feature map one pixel."""
+        """Return the smallest image side: that for which the last feature map is one pixel."""
         return 1
+
+    def size_fault(self, size: int) -> str | None:
+        """Say why images of a size do not fit; None where they do."""
+        if size >= self.smallest_size:
+            return None
+        return f"given {size}, but this {self.kind} takes images of {self.smallest_size} pixels or more"
 
 
 class DefenseSpec(Spec):

@@ -120,11 +120,8 @@ class VictimSpec(Spec):
             raise ValueError(f"bn_group_size: must divide batch_size ({self.batch_size}), given {self.bn_group_size}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs: must be less than epochs ({self.epochs}), given {self.warmup_epochs}")
-        if self.views.size < self.backbone.smallest_size:
-            raise ValueError(
-                f"views.size: given {self.views.size}, but this {self.backbone.kind} "
-                f"takes images of {self.backbone.smallest_size} pixels or more"
-            )
+        if fault := self.backbone.size_fault(self.views.size):
+            raise ValueError(f"views.size: {fault}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Pieces of networks: batch norm against torch's own, initial weights, the encoder's normalisation."""
+"""Pieces of networks: initial weights, the encoder's normalisation, heads, views in one batch."""
 
 from __future__ import annotations
 
@@ -6,53 +6,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.networks import Encoder, initialize_, relu_head
+from engine.networks import Encoder, initialize_, join_views, part_views, relu_head
 from engine.normalization import BatchNorm2d
 from engine.randomness import stream
-
-
-def batch_norms() -> tuple[BatchNorm2d, nn.BatchNorm2d]:
-    """Return ours and torch's with the same weights and running statistics, none of them trivial."""
-    generator = stream(0, "batch norm")
-    ours, theirs = BatchNorm2d(3), nn.BatchNorm2d(3)
-    state = {
-        "weight": torch.rand(3, generator=generator) + 0.5,
-        "bias": torch.randn(3, generator=generator),
-        "running_mean": torch.randn(3, generator=generator),
-        "running_var": torch.rand(3, generator=generator) + 0.1,
-        "num_batches_tracked": torch.tensor(5),
-    }
-    ours.load_state_dict(state)
-    theirs.load_state_dict(state)
-    return ours, theirs
-
-
-def run(norm: nn.Module, x: Tensor, upstream: Tensor) -> list[Tensor]:
-    """Return the output and the gradients in the input, the weight and the bias."""
-    x = x.clone().requires_grad_()
-    out = norm(x)
-    return [out.detach(), *torch.autograd.grad(out, (x, *norm.parameters()), upstream)]
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_batch_norm_has_torchs_values_gradients_and_statistics(training: bool) -> None:
-    ours, theirs = (norm.train(training) for norm in batch_norms())
-    generator = stream(0, "images")
-    x, upstream = (torch.randn(4, 3, 5, 6, generator=generator) for _ in range(2))
-    for result, expected in zip(run(ours, x, upstream), run(theirs, x, upstream), strict=True):
-        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), atol=0, rtol=0)
-
-
-def test_batch_norm_keeps_the_channels_last_layout_in_evaluation() -> None:
-    # Convolutions in that layout would otherwise convert back at every layer.
-    ours, _ = batch_norms()
-    x = torch.randn(4, 3, 5, 6, generator=stream(0, "images")).to(memory_format=torch.channels_last)
-    out, grad, *_ = run(ours.eval(), x, x)
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    assert grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def some_network() -> nn.Sequential:
@@ -84,6 +44,12 @@ def test_convolutions_start_kaiming_normal_in_the_fan_out() -> None:
     assert within_one_sigma == pytest.approx(0.6827, abs=0.01)  # a uniform would have 0.577
 
 
+@pytest.mark.parametrize("groups", [4, 64])
+def test_the_fan_out_of_a_convolution_in_groups_is_that_of_one_group(groups: int) -> None:
+    convolution = initialize_(nn.Conv2d(64, 512, 3, groups=groups), stream(0, "init"))
+    assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / (512 / groups * 9)), rel=0.04)
+
+
 def test_linear_layers_start_uniform_within_the_root_of_the_fan_in() -> None:
     linear = initialize_(nn.Linear(100, 200), stream(0, "init"))
     for parameter in (linear.weight, linear.bias):
@@ -92,12 +58,39 @@ def test_linear_layers_start_uniform_within_the_root_of_the_fan_in() -> None:
         assert parameter.std().item() == pytest.approx(0.1 / math.sqrt(3), rel=0.1)
 
 
-def test_batch_norm_starts_as_the_identity_of_normalised_features() -> None:
-    norm, _ = batch_norms()
-    initialize_(nn.Sequential(norm), stream(0, "init"))
-    expected = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+@pytest.mark.parametrize(("norm", "own"), [(BatchNorm2d, ("running_mean", "running_var")), (nn.LayerNorm, ())])
+def test_norms_start_as_the_identity_of_normalised_features(norm: type[nn.Module], own: tuple[str, ...]) -> None:
+    layer = norm(3)
+    state = layer.state_dict()
+    for value in state.values():
+        value.fill_(7)
+    initialize_(nn.Sequential(layer), stream(0, "init"))
+    expected = {"weight": 1.0, "bias": 0.0, **dict(zip(own, (0.0, 1.0), strict=False))}
     for name, value in expected.items():
-        assert torch.equal(norm.state_dict()[name], torch.full((3,), value)), name
+        assert torch.equal(state[name], torch.full((3,), value)), name
+
+
+def test_attention_starts_as_torchs_own_from_the_stream() -> None:
+    attention = initialize_(nn.MultiheadAttention(64, 2), stream(0, "init"))
+    bound = math.sqrt(6 / (64 + 3 * 64))
+    assert attention.in_proj_weight.abs().max() <= bound
+    assert attention.in_proj_weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert not attention.in_proj_bias.any()
+    assert attention.out_proj.weight.abs().max() <= 1 / 8
+
+
+def test_attention_whose_projections_are_apart_has_no_rule() -> None:
+    with pytest.raises(TypeError, match="'', a MultiheadAttention"):
+        initialize_(nn.MultiheadAttention(8, 2, kdim=4, vdim=4), stream(0, "init"))
+
+
+def test_embeddings_start_normal_with_a_deviation_of_a_fiftieth() -> None:
+    module = nn.Module()
+    module.class_token = nn.Parameter(torch.zeros(1, 1, 2000))
+    module.pos_embedding = nn.Parameter(torch.zeros(1, 9, 2000))
+    initialize_(module, stream(0, "init"))
+    for embedding in (module.class_token, module.pos_embedding):
+        assert embedding.std().item() == pytest.approx(0.02, rel=0.06)
 
 
 def test_a_module_without_a_rule_is_refused_by_name() -> None:
@@ -128,3 +121,25 @@ def test_the_head_is_two_linear_layers_around_a_relu() -> None:
     hidden = (x @ first.weight.T + first.bias).clamp_min(0)
     torch.testing.assert_close(head(x), hidden @ second.weight.T + second.bias)
     assert (hidden.shape[1], head(x).shape[1]) == (6, 2)
+
+
+@given(
+    count=st.integers(1, 3), groups=st.integers(1, 4), rows=st.integers(1, 3), shape=st.sampled_from([(), (2,), (2, 3)])
+)
+def test_parting_undoes_joining(count: int, groups: int, rows: int, shape: tuple[int, ...]) -> None:
+    views = [torch.randn(groups * rows, *shape, generator=stream(view, "views")) for view in range(count)]
+    joined = join_views(views, groups)
+    assert joined.shape == (count * groups * rows, *shape)
+    parts = part_views(joined, count, groups)
+    assert len(parts) == count
+    assert all(torch.equal(part, view) for part, view in zip(parts, views, strict=True))
+
+
+@given(count=st.integers(1, 3), groups=st.integers(1, 4), rows=st.integers(1, 3))
+def test_each_group_has_all_views_of_its_images(count: int, groups: int, rows: int) -> None:
+    # A view's row is its image's number; the views differ in the second column.
+    images = torch.arange(groups * rows)
+    views = [torch.stack([images, torch.full_like(images, view)], dim=1) for view in range(count)]
+    for group, part in enumerate(join_views(views, groups).chunk(groups)):
+        own = range(group * rows, (group + 1) * rows)
+        assert sorted(part.tolist()) == sorted([image, view] for image in own for view in range(count))

@@ -109,7 +109,7 @@ def test_not_utf8_is_a_fault(project: Path) -> None:
 
 def test_an_unknown_name_suggests_the_closest(project: Path) -> None:
     with pytest.raises(SpecFault, match="did you mean 'simclr_mini'"):
-        load("victims", "simclr_tny")
+        load("victims", "simclr_mni")
 
 
 class Holder(Spec):

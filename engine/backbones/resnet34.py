@@ -1,0 +1,37 @@
+"""ResNet-34: the blocks of ResNet-18, twice as deep.
+
+Name: ResNet-34
+Paper: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
+Official code: kaiwenzha/contrastive-poisoning, resnet.py (3 x 3 stem, stride 1, no max-pool).
+Deviations: width and the number of blocks per stage are fields; the defaults are ResNet-34's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from engine.protocols import Source
+from engine.residual import ResidualSpec, residual_network
+from engine.spec import Positive
+
+if TYPE_CHECKING:
+    from engine.networks import Encoder
+
+
+class Spec(ResidualSpec):
+    """ResNet-34 and its smaller relatives."""
+
+    kind: Literal["resnet34"]
+    stages: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)] = (3, 4, 6, 3)
+
+
+def build(spec: Spec, *, source: Source) -> Encoder:
+    """Build the network; its weights are drawn by the learner it belongs to."""
+    from torchvision.models.resnet import BasicBlock
+
+    from engine.networks import Encoder
+
+    backbone, features = residual_network(BasicBlock, width=spec.width, stages=spec.stages, stem=spec.stem)
+    return Encoder(backbone, mean=source.mean, std=source.std, features=features)

@@ -1,0 +1,38 @@
+"""ResNet-50: bottleneck blocks, with four times as many features as ResNet-18 and ResNet-34.
+
+Name: ResNet-50
+Paper: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
+Official code: kaiwenzha/contrastive-poisoning, resnet.py (3 x 3 stem, stride 1, no max-pool).
+Deviations: a block strides in its 3 x 3 convolution, as in the official code and torchvision ("v1.5"), not in its
+    first 1 x 1; width and the number of blocks per stage are fields, and the defaults are ResNet-50's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from engine.protocols import Source
+from engine.residual import ResidualSpec, residual_network
+from engine.spec import Positive
+
+if TYPE_CHECKING:
+    from engine.networks import Encoder
+
+
+class Spec(ResidualSpec):
+    """ResNet-50 and its smaller relatives."""
+
+    kind: Literal["resnet50"]
+    stages: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)] = (3, 4, 6, 3)
+
+
+def build(spec: Spec, *, source: Source) -> Encoder:
+    """Build the network; its weights are drawn by the learner it belongs to."""
+    from torchvision.models.resnet import Bottleneck
+
+    from engine.networks import Encoder
+
+    backbone, features = residual_network(Bottleneck, width=spec.width, stages=spec.stages, stem=spec.stem)
+    return Encoder(backbone, mean=source.mean, std=source.std, features=features)
