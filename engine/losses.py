@@ -1,10 +1,12 @@
-"""Contrastive losses, as their equations.
+"""Contrastive losses, and one of noise, as their equations.
 
-Shapes: B images in a batch, D embedding dimensions, Q keys in a queue; ``z_BD`` are projections, one row an image.
-Rows need not be normalised: every loss compares directions.
+Shapes: B images in a batch, D embedding dimensions, Q keys in a queue, K classes; ``z_BD`` are projections, one row an
+image. Rows need not be normalised: every contrastive loss compares directions.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,3 +67,31 @@ def sup_con(za_BD: Tensor, zb_BD: Tensor, labels_B: Tensor, *, temperature: floa
     positive = (labels[:, None] == labels) & ~itself
     log_probability = logits - logits.masked_fill(itself, float("-inf")).logsumexp(dim=1, keepdim=True)
     return -((log_probability * positive).sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+@in_float32
+def class_separability(
+    noise_BD: Tensor, labels_B: Tensor, *, num_classes: int, gradient: Literal["full", "centres"]
+) -> Tensor:
+    """Return the class-wise separability discriminant of a batch's noise: how badly it tells the classes apart.
+
+    A class has a centre and a scatter, its members' mean distance from it. The value is the mean, over the pairs of
+    classes in the batch, of (scatter + scatter + 1e-5) / (distance of the centres + 1e-5): 0 where a batch holds one
+    class. ``centres`` sends the gradient through the distances of the centres alone, ``full`` through the scatters too.
+
+    Noise that is the same everywhere has no gradient: a distance of zero has no direction.
+
+    Source: Ren et al. 2023 (TUE), CSD; the released code rebuilds its scatters as constants, which is ``centres``.
+    """
+    members_BK = F.one_hot(labels_B, num_classes).to(noise_BD.dtype)
+    counts_K = members_BK.sum(dim=0)
+    shares_KB = (members_BK / counts_K.clamp_min(1)).T
+    centres_KD = shares_KB @ noise_BD
+    scatters_K = shares_KB @ (noise_BD - centres_KD[labels_B]).norm(dim=1)
+    if gradient == "centres":
+        scatters_K = scatters_K.detach()
+    gaps_KK = (centres_KD[:, None] - centres_KD).norm(dim=2)
+    ratios_KK = (scatters_K[:, None] + scatters_K + 1e-5) / (gaps_KK + 1e-5)
+    present_K = counts_K > 0
+    pairs_KK = (present_K[:, None] & present_K).fill_diagonal_(False)
+    return (ratios_KK * pairs_KK).sum() / pairs_KK.sum().clamp_min(1)

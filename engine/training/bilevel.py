@@ -5,7 +5,7 @@ Shapes: B images of a batch; ``rows_B`` are their indices in the training set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from engine.noise import Noise
 from engine.optimization import descend, trained
 from engine.perturbation import add_poison, descend_linf
 from engine.protocols import Executor, Victim
+from engine.views import Views
 
 Objective = Callable[[Victim, Sequence[Tensor], Tensor, Tensor], Tensor]
 """What noise steps minimise: of the surrogate, its views [B, C, H, W], labels [B] and noise [B, C, H, W]."""
@@ -38,6 +39,7 @@ class Bilevel:
         self.precision = executor.precision
         self.scaler = self.precision.scaler()
         self.image_views = 0
+        self._views: Sequence[Views] | None = None
 
     def take(self, surrogate: Victim, optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
         """Put a fresh surrogate on the device, in place of the one before."""
@@ -45,6 +47,13 @@ class Bilevel:
         self.executor.place(surrogate.network)
         self._weights = trained(surrogate.network)
         self.optimizer = optimizer(self._weights)
+
+    def take_frozen(self, surrogate: Victim, views: Sequence[Views] | None = None) -> None:
+        """Put a surrogate that only noise learns from on the device, seen through its own views or others."""
+        self.victim, self._views = surrogate, views
+        self.executor.place(surrogate.network)
+        self._weights = trained(surrogate.network)
+        self.start_perturbing()
 
     def start_training(self) -> None:
         """Let the surrogate learn."""
@@ -66,24 +75,56 @@ class Bilevel:
         return loss.detach()
 
     def perturb(
-        self, rows_B: Tensor, *, steps: int, step_size: float, objective: Objective = own_loss, moving: bool = False
+        self,
+        rows_B: Tensor,
+        *,
+        steps: int,
+        step_size: float,
+        objective: Objective = own_loss,
+        moving: bool = False,
+        confined: bool = False,
     ) -> Tensor:
         """Take signed gradient steps on a batch's noise, the weights frozen, and return the loss before the last.
 
-        Each step draws fresh views. ``moving`` lets momentum networks and queues move at every step.
+        Each step draws fresh views. ``moving`` lets momentum networks and queues move at every step. ``confined``
+        clips, before every step, an image's noise to where its pixels stay in [0, 1].
 
         Units: step_size in [0, 1] pixel range.
         """
-        clean, touched = self.noise.clean(rows_B), self.noise.touched(rows_B).requires_grad_()
+        clean, touched = self.noise.clean(rows_B), self.noise.touched(rows_B)
         for _ in range(steps):
+            touched = (self.noise.confined(touched, clean, rows_B) if confined else touched).requires_grad_()
             loss = self._value(rows_B, clean, self.noise.spread(touched, rows_B), objective)
             (grad,) = torch.autograd.grad(loss * self.precision.loss_scale, touched)
-            step = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.noise.epsilon)
-            touched = step.requires_grad_()
+            touched = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.noise.epsilon)
             if moving:
                 self.victim.after_step()
-        self.noise.write_(rows_B, touched.detach())
+        self.noise.write_(rows_B, touched)
         return loss.detach()
+
+    def sweep(
+        self, batches: Iterable[Tensor], *, steps: int, step_size: float, objective: Objective = own_loss
+    ) -> Tensor:
+        """Perturb, confined, batch after batch, and return the mean over their images of the losses before the last."""
+        total, count = torch.zeros((), device=self.precision.device), 0
+        for rows_B in batches:
+            loss = self.perturb(rows_B, steps=steps, step_size=step_size, objective=objective, confined=True)
+            total, count = total + len(rows_B) * loss, count + len(rows_B)
+        return total / count
+
+    @torch.no_grad()
+    def error(self, batches: Iterable[Tensor]) -> float:
+        """Return the share of perturbed images that the frozen surrogate, a classifier, gets wrong in fresh views."""
+        assert self.victim.classifier is not None
+        wrong = count = torch.zeros((), device=self.precision.device)
+        for rows_B in batches:
+            view = self.victim.views[0](self.draws, self.noise.poisoned(rows_B))
+            with self.precision.autocast():
+                logits_BK = self.victim.classifier(self.victim.encoder(view))
+            counted_B = self.noise.perturbed[rows_B]
+            wrong = wrong + ((logits_BK.argmax(dim=1) != self.noise.images.labels[rows_B]) & counted_B).sum()
+            count = count + counted_B.sum()
+        return (wrong / count.clamp_min(1)).item()
 
     def _delta(self, rows_B: Tensor) -> Tensor:
         return self.noise.spread(self.noise.touched(rows_B), rows_B)
@@ -91,7 +132,7 @@ class Bilevel:
     def _value(self, rows_B: Tensor, clean_BCHW: Tensor, delta_BCHW: Tensor, objective: Objective) -> Tensor:
         """Return an objective of fresh views of poisoned images."""
         poisoned = add_poison(clean_BCHW, delta_BCHW)
-        views = [view(self.draws, poisoned) for view in self.victim.views]
+        views = [view(self.draws, poisoned) for view in (self.victim.views if self._views is None else self._views)]
         self.image_views += len(rows_B) * len(views)
         with self.precision.autocast():
             return objective(self.victim, views, self.noise.images.labels[rows_B], delta_BCHW)

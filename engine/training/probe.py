@@ -1,4 +1,4 @@
-"""Linear and nearest-neighbour probes of a frozen encoder.
+"""Linear and nearest-neighbour probes of a frozen encoder, and the accuracy of a classifier that learnt with it.
 
 Shapes: N images, F features, K classes; ``copies`` augmented encodings of a training set.
 """
@@ -71,6 +71,13 @@ def knn_accuracy(
         votes.scatter_add_(1, train_labels[neighbours], (similarity / temperature).exp())
         correct += int((votes.argmax(dim=1) == labels).sum())
     return correct / len(test_labels)
+
+
+@torch.no_grad()
+def classifier_accuracy(classifier: nn.Module, features_NF: Tensor, labels: Tensor) -> float:
+    """Return the accuracy (0 to 1) of a classifier as it is: features [N, F] to logits [N, K]."""
+    classifier.eval()
+    return (classifier(features_NF).argmax(dim=1) == labels).float().mean().item()
 
 
 def linear_accuracy(encoder: nn.Module, split: Split, *, probe: LinearProbe, seed: int) -> float:

@@ -13,14 +13,31 @@ from engine import plugins
 from engine.artifacts import ReleasedPoison, read_poison
 from engine.protocols import ImageSet, Split
 from engine.spec import DatasetSpec
+from engine.specfiles import SpecFault, load
 from engine.stages import generate as stage
 from engine.stages.validate import validate
 
 KINDS = plugins.kinds("attacks")
 CLASSES, PER_CLASS, SIZE = 3, 8, 8
 
-SMALL = {
+
+def surrogate(kind: str, **changes: Any) -> dict[str, Any]:
+    backbone = {"kind": "resnet18", "width": 4, "stages": [1]}
+    return {"kind": kind, "backbone": backbone, "views": {"size": SIZE}, "batch_size": 6, **changes}
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "aap": {"epsilon": "8/255", "pgd_steps": 2, "step_size_rel": 0.5, "surrogate": surrogate("supervised", epochs=1)},
+    "adversarial_poisoning": {
+        "epsilon": "8/255",
+        "pgd_steps": 2,
+        "noise_batch_size": 10,
+        "trials": 2,
+        "surrogate": surrogate("supervised", epochs=1),
+    },
+    "aue": {"epsilon": "8/255", "pgd_steps": 1, "surrogate": surrogate("supervised", epochs=1)},
     "clean": {},
+    "clean_remainder": {"poison_fraction": 0.5},
     "random_noise": {"epsilon": "8/255"},
     "contrastive_poisoning": {
         "epsilon": "8/255",
@@ -29,12 +46,24 @@ SMALL = {
         "model_steps": 1,
         "noise_steps": 4,
         "pgd_steps": 1,
-        "surrogate": {
-            "kind": "simclr",
-            "backbone": {"kind": "resnet18", "width": 4, "stages": [1]},
-            "views": {"size": SIZE},
-            "batch_size": 6,
-        },
+        "surrogate": surrogate("simclr"),
+    },
+    "tue": {
+        "epsilon": "8/255",
+        "rounds": 1,
+        "model_steps": 1,
+        "pgd_steps": 1,
+        "ssl_weight": 1.0,
+        "csd_weight": 0.1,
+        "surrogate": surrogate("simclr"),
+    },
+    "unlearnable_examples": {
+        "epsilon": "8/255",
+        "granularity": "sample",
+        "max_rounds": 2,
+        "model_steps": 2,
+        "pgd_steps": 2,
+        "surrogate": surrogate("supervised"),
     },
 }
 """The smallest settings of each kind; the only place where a kind is named."""
@@ -72,7 +101,8 @@ def test_every_kind_has_its_smallest_settings() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 class TestContract:
     def test_the_budget_holds_in_eight_bits_and_labels_stay(self, release: Any, kind: str) -> None:
-        released, clean = release(kind), images().train
+        released = release(kind)
+        clean = images().train[released.rows]
         difference = (released.images.images_u8.int() - clean.images_u8.int()).abs()
         assert difference.max() <= round(released.manifest["epsilon"] * 255)
         assert released.manifest["max_difference_levels"] == difference.max()
@@ -83,15 +113,22 @@ class TestContract:
         first, again = release(kind, "one").manifest["files"], release(kind, "two").manifest["files"]
         assert first == again
         other = release(kind, "three", seed=1).manifest
-        if other["epsilon"] > 0:
+        if other["epsilon"] > 0 or "withheld" in other:
             assert other["files"] != first
 
     def test_a_fraction_leaves_the_other_images_as_they_are(self, release: Any, kind: str) -> None:
         released, clean = release(kind, poison_fraction=0.25), images().train
-        assert released.perturbed.sum() == CLASSES * PER_CLASS * 0.25
-        assert torch.bincount(clean.labels[released.perturbed]).tolist() == [PER_CLASS * 0.25] * CLASSES
-        untouched = ~released.perturbed
-        assert torch.equal(released.images.images_u8[untouched], clean.images_u8[untouched])
+        untouched = released.rows[~released.perturbed]
+        assert torch.equal(released.images.images_u8[~released.perturbed], clean.images_u8[untouched])
+        others = torch.ones(CLASSES * PER_CLASS, dtype=torch.bool)
+        others[untouched] = False  # perturbed or withheld
+        assert torch.bincount(clean.labels[others]).tolist() == [PER_CLASS * 0.25] * CLASSES
+
+    def test_its_spec_says_which_share_it_withholds(self, release: Any, kind: str) -> None:
+        released = release(kind, poison_fraction=0.25)
+        kept = round((1 - load("attacks", "under_test_p").withheld_fraction) * PER_CLASS)
+        assert torch.bincount(released.images.labels).tolist() == [kept] * CLASSES
+        assert released.manifest.get("withheld", 0) == CLASSES * (PER_CLASS - kept)
 
     def test_its_spec_says_which_granularity_it_makes(self, release: Any, kind: str) -> None:
         manifest = release(kind).manifest
@@ -103,6 +140,31 @@ def test_released_images_are_the_clean_ones_plus_the_stored_levels(release: Any)
     levels = (released.poison.delta() * 255).round().int()[clean.labels]
     expected = (clean.images_u8.int() + levels).clamp(0, 255)
     assert torch.equal(released.images.images_u8.int(), expected)
+
+
+def test_the_clean_remainder_is_what_an_attack_of_the_same_seed_leaves_clean(release: Any) -> None:
+    attacked = release("random_noise", "attacked", poison_fraction=0.625, seed=3)
+    remainder = release("clean_remainder", "remainder", poison_fraction=0.625, seed=3)
+    assert remainder.rows.tolist() == (~attacked.perturbed).nonzero().squeeze(1).tolist()
+    assert torch.equal(remainder.images.images_u8, images().train.images_u8[remainder.rows])
+    assert not remainder.perturbed.any()
+    manifest = remainder.manifest
+    assert (manifest["images"], manifest["withheld"], manifest["perturbed"]) == (9, 15, 0)
+    assert (manifest["max_difference_levels"], manifest["image_views"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"poison_fraction": 1}, r"poison_fraction: input should be less than 1, given 1"),
+        ({"poison_fraction": 0}, r"poison_fraction: input should be greater than 0, given 0"),
+        ({}, r"poison_fraction: is required and missing"),
+    ],
+)
+def test_a_remainder_of_nothing_or_of_everything_is_refused(project: Path, changes: dict[str, Any], words: str) -> None:
+    Path("specs/attacks/r.yaml").write_text(json.dumps({"kind": "clean_remainder", **changes}))
+    with pytest.raises(SpecFault, match=words):
+        load("attacks", "r")
 
 
 def test_a_poison_starts_from_another(release: Any) -> None:

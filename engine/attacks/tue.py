@@ -1,0 +1,151 @@
+"""Transferable Unlearnable Examples: noise that a contrastive learner fits, and that tells the classes apart.
+
+Name: TUE (transferable unlearnable examples)
+Paper: Ren, Xu, Wan, Ma, Sun & Tang, "Transferable Unlearnable Examples", ICLR 2023.
+Threat model: perturbs the released images inside an l-infinity ball, leaves labels alone, reads labels and the whole
+    data set, knows nothing of the victim's weights; aims at supervised and contrastive learners at once.
+Official code: renjie3/TUE, ssl_perturbation.py and toolbox.py.
+Deviations: views are drawn for each image, where the official code gives all images of a batch one crop and one
+    jitter; with ``ssl_weight: 0`` the surrogate is not trained, because the noise never asks it; noise steps visit
+    whole batches in an order shuffled at every round, so that up to one batch waits for the next; noise is clipped to
+    where images stay in the pixel range; images that stay clean count as noise of zero. Unverified: the official
+    schedule of the surrogate's rate (ours: its cosine over the rounds), its batch size, and the published accuracies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.plugins import build as build_plugin
+from engine.plugins import spec_of
+from engine.protocols import AttackContext, Gradient, ImageSet, Poison, Victim
+from engine.randomness import stream
+from engine.spec import AttackSpec, Positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Spec(AttackSpec):
+    """TUE; a surrogate's own ``epochs`` and ``warmup_epochs`` play no part."""
+
+    kind: Literal["tue"]
+    granularity: Literal["sample"] = "sample"
+    surrogate: spec_of("victims")  # type: ignore[valid-type]
+    # Official code: 40 rounds of 20 model steps and 20 PGD steps an image for SimCLR, 200 of 100 and 5 for MoCo.
+    rounds: Positive
+    model_steps: Positive
+    pgd_steps: Positive
+    # The weights of the contrastive loss and of the noise's separability. Official code: 0 and 0.1 for SimCLR and
+    # SimSiam, 1 and 1 for MoCo.
+    ssl_weight: Weight
+    csd_weight: Weight
+    step_size_rel: Annotated[float, Field(gt=0, le=2)] = 0.1
+    # What the separability's gradient passes: the equation's scatters too ('full'), or, as in the official code, the
+    # distances of the classes' centres alone.
+    csd_gradient: Literal["full", "centres"] = "centres"
+    # Whether the contrastive gradient passes the key branch too. Official code, for MoCo: yes.
+    gradient: Gradient = "dual"
+
+    @model_validator(mode="after")
+    def _has_an_objective(self) -> Spec:
+        if self.ssl_weight == self.csd_weight == 0:
+            raise ValueError("csd_weight: must be positive where ssl_weight is 0")
+        return self
+
+
+@dataclass(frozen=True)
+class TUE:
+    """See the module."""
+
+    spec: Spec
+
+    def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
+        """Alternate between the surrogate and the noise."""
+        search, rounds = _Search(self.spec, images, context), self.spec.rounds
+        for round_ in range(rounds):
+            search.train_surrogate(round_)
+            context.progress(round_ + 1, rounds, f"objective before the last noise steps {search.learn_noise():.3f}")
+        return search.noise.poison(image_views=search.pair.image_views)
+
+
+class _Search:
+    """The surrogate, the noise, and the streams that move them."""
+
+    def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
+        from engine.batching import endless_batches
+        from engine.noise import Noise
+        from engine.optimization import sgd
+        from engine.training.bilevel import Bilevel
+
+        surrogate, seed, device = spec.surrogate, spec.seed, context.executor.device
+        self.spec, self.count, self.device = spec, len(images), device
+        self.num_classes = context.source.num_classes
+        self.noise = Noise(
+            images, context, granularity="sample", epsilon=spec.epsilon, generator=stream(seed, "attack", "delta")
+        )
+        self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(seed, "attack", "views"))
+        weights = stream(seed, "attack", "surrogate")
+        victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
+        if spec.ssl_weight > 0:
+            self.pair.take(
+                victim,
+                partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay),
+            )
+        else:
+            self.pair.take_frozen(victim, views=())
+        orders = stream(seed, "attack", "model_order")
+        self.model_batches = endless_batches(self.count, surrogate.batch_size, orders, device)
+        self.noise_orders = stream(seed, "attack", "noise_order")
+
+    def train_surrogate(self, round_: int) -> None:
+        """Take gradient steps on the weights, the noise frozen, at the round's rate; none where noise asks nobody."""
+        from engine.optimization import cosine_lr, set_lr
+
+        if self.spec.ssl_weight == 0:
+            return
+        surrogate = self.spec.surrogate
+        progress = (round_ + 1) / self.spec.rounds
+        set_lr(self.pair.optimizer, cosine_lr(progress, lr=surrogate.lr, final_lr_rel=surrogate.final_lr_rel))
+        self.pair.start_training()
+        for _ in range(self.spec.model_steps):
+            self.pair.train(next(self.model_batches))
+
+    def learn_noise(self) -> float:
+        """Take signed gradient steps on all noise, the surrogate frozen; return the mean objective before the last."""
+        import torch
+
+        from engine.batching import batches
+        from engine.transfer import to_device
+
+        order = to_device(torch.randperm(self.count, generator=self.noise_orders), self.device)
+        self.pair.start_perturbing()
+        return self.pair.sweep(
+            batches(order, self.spec.surrogate.batch_size),
+            steps=self.spec.pgd_steps,
+            step_size=self.spec.step_size_rel * self.spec.epsilon,
+            objective=self._objective,
+        ).item()
+
+    def _objective(self, victim: Victim, views: Sequence[Tensor], labels_B: Tensor, delta_BCHW: Tensor) -> Tensor:
+        from engine.losses import class_separability
+
+        form, weight = self.spec.csd_gradient, self.spec.csd_weight
+        objective = weight * class_separability(
+            delta_BCHW.flatten(1), labels_B, num_classes=self.num_classes, gradient=form
+        )
+        if self.spec.ssl_weight == 0:
+            return objective
+        return objective + self.spec.ssl_weight * victim.loss(views, labels_B, gradient=self.spec.gradient)
+
+
+def build(spec: Spec) -> TUE:
+    """Build the attack."""
+    return TUE(spec)
