@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.artifacts import encoded_images, read_images, read_manifest, write_poison
 from engine.batching import Resident
-from engine.protocols import ImageSet
+from engine.protocols import ImageSet, Poison
 from engine.randomness import stream
 from engine.streaming import SCRATCH, Streamed, streamed
 
@@ -48,9 +48,9 @@ def folder(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path("poison"),
         clean=images,
         released=images,
-        levels=torch.zeros(5, 3, 8, 11, dtype=torch.int8),
+        poison=Poison(torch.zeros(5, 3, 8, 11, dtype=torch.int8), "class", unit=1 / 255),
         perturbed=torch.zeros(COUNT, dtype=torch.bool),
-        about={"granularity": "class", "image_views": 0},
+        about={},
     )
     return Path("poison")
 
@@ -216,9 +216,9 @@ def write_ramps(folder: Path, count: int, size: int = 64) -> int:
     shift = torch.arange(count)[:, None, None, None].to(torch.uint8)
     pixels = (ramp + ramp[:, None] + shift).expand(count, 3, size, size).contiguous()
     released = ImageSet(pixels, torch.zeros(count, dtype=torch.int64), ("a",))
-    levels, perturbed = torch.zeros(1, 3, size, size, dtype=torch.int8), torch.zeros(count, dtype=torch.bool)
-    about = {"granularity": "class", "image_views": 0}
-    write_poison(folder, clean=released, released=released, levels=levels, perturbed=perturbed, about=about)
+    poison = Poison(torch.zeros(1, 3, size, size, dtype=torch.int8), "class", unit=1 / 255)
+    perturbed = torch.zeros(count, dtype=torch.bool)
+    write_poison(folder, clean=released, released=released, poison=poison, perturbed=perturbed, about={})
     return pixels.nbytes
 
 

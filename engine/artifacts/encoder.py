@@ -1,4 +1,7 @@
-"""A pretrained encoder as an artifact: weights, and all that is needed to build the network again."""
+"""A pretrained encoder as an artifact: weights, and all that is needed to build the network again.
+
+A learner that trained a classifier with its encoder leaves that one's weights beside them.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+CLASSIFIER = "classifier."
+"""What the names of a classifier's weights open with; no encoder has a part of that name."""
 
 
-def write_encoder(target: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write weights and their description atomically; the same inputs give the same bytes."""
+def write_encoder(
+    target: Path, state: dict[str, Tensor], about: dict[str, Any], classifier: dict[str, Tensor] | None = None
+) -> None:
+    """Write weights and their description atomically; the same inputs give the same bytes.
+
+    ``classifier`` holds the weights of the learner's own classifier, where it has one.
+    """
     from safetensors.torch import save_file
 
+    weights = state | {f"{CLASSIFIER}{name}": tensor for name, tensor in (classifier or {}).items()}
     # One metadata key: safetensors writes several in an order that changes from run to run.
     metadata = {"engine": json.dumps({"format": FORMAT, **about}, sort_keys=True)}
     with atomic_file(target) as partial:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, partial, metadata=metadata)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, partial, metadata=metadata)
 
 
 def read_encoder(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read weights and their description.
+    """Read an encoder's weights and their description.
 
     Raises:
         ArtifactError: no such file, not safetensors, or another format.
     """
+    weights, about = _read(file)
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(CLASSIFIER)}, about
+
+
+def read_classifier(file: Path) -> dict[str, Tensor] | None:
+    """Read the weights of the learner's own classifier, or None where it has none.
+
+    Raises:
+        ArtifactError: see ``read_encoder``.
+    """
+    weights, _ = _read(file)
+    found = {name: tensor for name, tensor in weights.items() if name.startswith(CLASSIFIER)}
+    return {name.removeprefix(CLASSIFIER): tensor for name, tensor in found.items()} or None
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -37,9 +64,9 @@ def read_encoder(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(file, framework="pt") as archive:
             about = json.loads((archive.metadata() or {}).get("engine", "{}"))
-            state = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  not a dict
+            weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  not a dict
     except SafetensorError as error:
         raise ArtifactError(f"{file} is damaged ({error}); remove it and run `dvc repro`") from error
     if about.get("format") != FORMAT:
         raise ArtifactError(f"{file} has format {about.get('format')!r}; this version reads format {FORMAT}")
-    return state, about
+    return weights, about

@@ -2,7 +2,8 @@
 
 A folder of
     ``train.parquet``      PNG-encoded images, labels, indices and perturbed flags, in the schema that
-                           Hugging Face ``datasets`` decodes as images, ``ROWS`` images a row group;
+                           Hugging Face ``datasets`` decodes as images, ``ROWS`` images a row group; an
+                           index is the image's place in the data set, where none may be withheld;
     ``delta.safetensors``  the perturbation in eight-bit levels, int8, [N, C, H, W] or [classes, C, H, W];
     ``preview.safetensors`` one image per class, clean and poisoned, uint8 [classes, C, H, W];
     ``manifest.json``      source, attack, budget, what was measured, and every file's checksum.
@@ -37,28 +38,36 @@ Encoded = tuple[list[bytes], list[int]]
 class ReleasedPoison:
     """A poisoned training set, read back.
 
-    Shapes: perturbed bool [N]; poison.noise int8, in grey levels.
+    Shapes: rows int64 [N], each image's place in the data set; perturbed bool [N]; poison.noise int8, in grey
+        levels, with rows for withheld images too where it is sample-wise.
     """
 
     images: ImageSet
+    rows: Tensor
     perturbed: Tensor
     poison: Poison
     manifest: dict[str, Any]
 
 
 def write_poison(
-    target: Path, *, clean: ImageSet, released: ImageSet, levels: Tensor, perturbed: Tensor, about: dict[str, Any]
+    target: Path, *, clean: ImageSet, released: ImageSet, poison: Poison, perturbed: Tensor, about: dict[str, Any]
 ) -> None:
-    """Write the artifact atomically.
+    """Write the artifact atomically, without the images that the poison withholds.
 
-    Shapes: levels int8 [N, C, H, W] or [classes, C, H, W]; perturbed bool [N].
+    Shapes: clean and released N images, those that are withheld too; perturbed bool [N]; poison.noise int8,
+        in grey levels.
     ``about`` is what the manifest says of source and attack; sizes and differences are measured here.
     """
+    import torch
     from safetensors.torch import save_file
 
+    rows, about = torch.arange(len(clean)), {**about, **_of_poison(poison)}
+    if poison.withheld is not None:
+        rows = (~poison.withheld).nonzero().squeeze(1)
+        clean, released, perturbed = clean[rows], released[rows], perturbed[rows]
     with atomic_directory(target) as folder:
-        _write_images(folder / "train.parquet", released, perturbed)
-        save_file({"levels": levels.contiguous()}, folder / "delta.safetensors")
+        _write_images(folder / "train.parquet", released, perturbed, rows)
+        save_file({"levels": poison.noise.contiguous()}, folder / "delta.safetensors")
         first = [int((clean.labels == k).nonzero()[0]) for k in clean.labels.unique()]
         save_file(
             {"clean": clean.images_u8[first].contiguous(), "poisoned": released.images_u8[first].contiguous()},
@@ -79,7 +88,13 @@ def write_poison(
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
-def _write_images(file: Path, released: ImageSet, perturbed: Tensor) -> None:
+def _of_poison(poison: Poison) -> dict[str, Any]:
+    """Return what the manifest says of the poison itself; ``withheld`` only where something is."""
+    about: dict[str, Any] = {"granularity": poison.granularity, "image_views": poison.image_views}
+    return about if poison.withheld is None else {**about, "withheld": int(poison.withheld.sum())}
+
+
+def _write_images(file: Path, released: ImageSet, perturbed: Tensor, rows: Tensor) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -87,12 +102,11 @@ def _write_images(file: Path, released: ImageSet, perturbed: Tensor) -> None:
     # Zstandard would only spend time: PNG bytes do not shrink.
     with pq.ParquetWriter(file, schema, compression="none") as writer:
         for start in range(0, len(released), ROWS):
-            rows = range(start, min(start + ROWS, len(released)))
-            part = slice(rows.start, rows.stop)
+            part = slice(start, start + ROWS)
             columns = {
                 "image": [{"bytes": _png(image), "path": None} for image in released.images_u8[part]],
                 "label": released.labels[part].tolist(),
-                "index": list(rows),
+                "index": rows[part].tolist(),
                 "perturbed": perturbed[part].tolist(),
             }
             writer.write_table(pa.table(columns, schema=schema))
@@ -184,10 +198,11 @@ def read_poison(folder: Path) -> ReleasedPoison:
     from safetensors.torch import load_file
 
     manifest = read_manifest(folder)
-    table = pq.read_table(folder / "train.parquet", columns=["perturbed"])
+    table = pq.read_table(folder / "train.parquet", columns=["index", "perturbed"])
     levels = load_file(folder / "delta.safetensors")["levels"]
     return ReleasedPoison(
         read_images(folder, manifest),
+        torch.tensor(table["index"].to_pylist()),
         torch.tensor(table["perturbed"].to_pylist()),
         Poison(levels, manifest["granularity"], manifest["image_views"], unit=1 / 255),
         manifest,

@@ -53,8 +53,8 @@ def decode(files: Sequence[Path], size: int, progress: Progress | None = None) -
 def decode_file(file: Path, size: int) -> np.ndarray:
     """Decode one file: uint8 [3, size, size].
 
-    The EXIF orientation is applied, the shorter side becomes ``size``, the centre is cut out. Of several
-    frames the first counts.
+    The EXIF orientation is applied, the shorter side becomes ``size`` (Pillow's antialiased bilinear filter), the
+    centre is cut out. Of several frames the first counts.
 
     Deviates: from torchvision's ImageFolder, which ignores the EXIF orientation, drops transparency (here
         it is laid over white) and cuts sixteen-bit grey off at 255 (here it is scaled).

@@ -111,7 +111,7 @@ def grey_to_rgb(images_NHW: Tensor) -> Tensor:
 def prepare(
     split: Split, *, image_size: int, train_per_class: int | None, test_per_class: int | None, subset_seed: int
 ) -> Split:
-    """Return both halves, cut to a number of images per class where one is given, and resized."""
+    """Return both halves, cut to a number of images per class where one is given, and resized by ``resize_u8``."""
     halves = (
         subset(split.train, train_per_class, seed=subset_seed, name="train"),
         subset(split.test, test_per_class, seed=subset_seed, name="test"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from engine.reporting.results import Curve, Results
 from engine.reporting.sheet import MUTED, SURFACE, TEXT, Panel, Sheet, draw_sheet, room_for
-from engine.reporting.tables import PROBES, Summary, by_setting
+from engine.reporting.tables import Summary, by_setting, probes_of
 from engine.reporting.wording import mean_and_sd
 from engine.study import StudySpec
 
@@ -26,7 +26,22 @@ from engine.study import StudySpec
 PALETTE = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")
 REFERENCE_COLOUR = "#8A8A8A"
 DASHES = {"-": "", "--": "dashed", "-.": "dash-dotted", ":": "dotted"}
-BAR = 0.38  # of the distance between two poisons
+BARS = 0.76  # of the distance between two poisons
+
+
+class Look(NamedTuple):
+    """How one way of judging is drawn: the fill of its bars, the dashes of its untrained network's line."""
+
+    label: str
+    hatch: str
+    dashes: Literal["--", ":", "-."]
+
+
+LOOKS = {
+    "linear": Look("linear", "", "--"),
+    "knn": Look("kNN", "////", ":"),
+    "head": Look("own classifier", "....", "-."),
+}
 
 
 @dataclass(frozen=True)
@@ -63,17 +78,26 @@ def draw_accuracy(results: Results, summaries: Sequence[Summary]) -> Sheet:
         def draw(axes: Axes, bars: list[Summary] = bars, floor: Summary = floor) -> Sequence[Artist]:
             return _draw_bars(axes, bars, floor, ink)
 
-        panels.append(Panel(" · ".join(parts), draw, 0.95 + 0.48 * len(bars), left=room_for(study.poisons)))
+        height = 0.95 + 0.24 * len(_judged(bars)) * len(bars)
+        panels.append(Panel(" · ".join(parts), draw, height, left=room_for(study.poisons)))
     return draw_sheet(panels, title="Linear and kNN accuracy: the shorter a bar, the stronger the poison")
 
 
+def _judged(bars: Sequence[Summary]) -> tuple[str, ...]:
+    return probes_of(itertools.chain.from_iterable(summary.rows for summary in bars))
+
+
 def _draw_bars(axes: Axes, bars: list[Summary], floor: Summary, ink: dict[str, Ink]) -> list[Artist]:
+    probes = _judged(bars)
+    height = BARS / len(probes)
     for place, summary in enumerate(bars):
-        for side, probe in zip((-1, 1), PROBES, strict=True):
-            _draw_bar(axes, place + side * BAR / 2, summary, probe, ink[summary.poison].colour)
-    for probe, dashes in zip(PROBES, ("--", ":"), strict=True):
+        for step, probe in enumerate(probes):
+            y = place + (step - (len(probes) - 1) / 2) * height
+            _draw_bar(axes, (y, height), summary, probe, ink[summary.poison].colour)
+    untrained: dict[str, Any] = {"color": TEXT, "linewidth": 1.1}
+    for probe in probes:
         if found := floor.spreads[probe]:
-            axes.axvline(found.mean, color=TEXT, linestyle=dashes, linewidth=1.1, zorder=3)
+            axes.axvline(found.mean, linestyle=LOOKS[probe].dashes, zorder=3, **untrained)
     axes.set_yticks(range(len(bars)), [summary.poison for summary in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -82,22 +106,24 @@ def _draw_bars(axes: Axes, bars: list[Summary], floor: Summary, ink: dict[str, I
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("accuracy on clean test images (%)")
     seed = Line2D([], [], color=TEXT, marker="o", markersize=3.2, linestyle="", label="one seed")
+    looks = [LOOKS[probe] for probe in probes]
     return [
-        Patch(facecolor=MUTED, edgecolor=MUTED, label="linear"),
-        Patch(facecolor=SURFACE, edgecolor=MUTED, hatch="////", label="kNN"),
-        Line2D([], [], color=TEXT, linestyle="--", linewidth=1.1, label="untrained, linear"),
-        Line2D([], [], color=TEXT, linestyle=":", linewidth=1.1, label="untrained, kNN"),
+        *(Patch(edgecolor=MUTED, label=look.label, **_fill(look, MUTED)) for look in looks),
+        *(Line2D([], [], linestyle=look.dashes, label=f"untrained, {look.label}", **untrained) for look in looks),
         *([seed] if len(floor.rows) > 1 else []),
     ]
 
 
-def _draw_bar(axes: Axes, y: float, summary: Summary, probe: str, colour: str) -> None:
-    found = summary.spreads[probe]
+def _fill(look: Look, colour: str) -> dict[str, Any]:
+    return {"facecolor": SURFACE, "hatch": look.hatch} if look.hatch else {"facecolor": colour}
+
+
+def _draw_bar(axes: Axes, place: tuple[float, float], summary: Summary, probe: str, colour: str) -> None:
+    found, (y, height) = summary.spreads[probe], place
     if found is None:
         axes.text(1, y, "missing", va="center", color=MUTED, style="italic", fontsize=8)
         return
-    style: dict[str, Any] = {"color": colour} if probe == "linear" else {"facecolor": SURFACE, "hatch": "////"}
-    axes.barh(y, found.mean, height=BAR * 0.92, edgecolor=colour, linewidth=0.9, **style)
+    axes.barh(y, found.mean, height=height * 0.92, edgecolor=colour, linewidth=0.9, **_fill(LOOKS[probe], colour))
     values = [value for row in summary.rows if (value := getattr(row, probe)) is not None]
     if len(values) > 1:
         edge: dict[str, Any] = {"markeredgecolor": SURFACE, "markeredgewidth": 0.6}

@@ -11,12 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from engine.reporting import sections
+from engine.reporting.boards import boards
 from engine.reporting.figures import inks
 from engine.reporting.pictures import MAGNIFICATION
 from engine.reporting.results import Results
 from engine.reporting.sheet import Sheet
 from engine.reporting.tables import Row, Summary
-from engine.reporting.wording import COLUMNS, NOTHING
+from engine.reporting.wording import NOTHING, columns_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -41,10 +42,12 @@ def render_page(
     )
     return environment.get_template("report.html.j2").render(
         study=results.study,
-        columns=COLUMNS,
+        columns=columns_of(rows),
         nothing=NOTHING,
+        several=len(results.study.victims) * len(results.study.defenses) > 1,
         inks=inks(results.study, results.reference),
         cards=sections.cards(results, summaries),
+        boards=boards(results, summaries),
         groups=sections.accuracy_groups(results, summaries),
         seeds=sections.seed_lines(rows) if len(results.study.seeds) > 1 else [],
         figures={name: _panels(sheet) for name, sheet in figures.items()},

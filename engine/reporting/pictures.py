@@ -98,7 +98,7 @@ def _panels(results: Results) -> list[Panel]:
     panels = []
     for facts in results.poisons.values():
         shown = pictures(facts)
-        if shown is None or facts.is_reference:
+        if shown is None or not facts.is_attack:
             continue
         height, width = shown.clean.shape[1:3]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts.files import write_csv, write_json
+from engine.reporting.boards import Board, boards
 from engine.reporting.results import Results
-from engine.reporting.tables import MEASURES, Row, Spread, Summary, by_setting
-from engine.reporting.wording import COLUMNS, cell, count_of, missing_note, name_of
+from engine.reporting.tables import OWN, Row, Spread, Summary, by_setting, measures_of
+from engine.reporting.wording import Column, cell, columns_of, count_of, missing_note, name_of
 from engine.specfiles import resolved
 
 FORMAT = 1
@@ -20,13 +21,20 @@ AXES = ("poison", "attack", "victim", "defense", "downstream")
 def write_records(
     folder: Path, results: Results, rows: Sequence[Row], summaries: Sequence[Summary], about: dict[str, Any]
 ) -> None:
-    """Write ``accuracy.csv``, ``summary.csv``, ``summary.md`` and ``study.json``.
+    """Write ``accuracy.csv``, ``summary.csv``, a CSV file for every board, ``summary.md`` and ``study.json``.
 
     ``about`` is what the JSON file says beside the numbers.
     """
-    write_csv(folder / "accuracy.csv", [vars(row) for row in rows])
-    write_csv(folder / "summary.csv", [_flat(summary) for summary in summaries])
-    (folder / "summary.md").write_text(markdown(results, summaries), encoding="utf-8")
+    shown = boards(results, summaries)
+    measures = measures_of(rows)
+    left_out = {name for name in vars(rows[0]) if OWN in name.split("_")} if OWN not in measures else set()
+    lines = [{name: value for name, value in vars(row).items() if name not in left_out} for row in rows]
+    write_csv(folder / "accuracy.csv", lines)
+    write_csv(folder / "summary.csv", [_flat(summary, measures) for summary in summaries])
+    for board in shown:
+        write_csv(folder / f"{board.name}.csv", board.records)
+    text = "\n".join([markdown(results, summaries), *map(_section, shown)])
+    (folder / "summary.md").write_text(text, encoding="utf-8")
     content = {
         "format": FORMAT,
         "study": resolved(results.study),
@@ -34,6 +42,7 @@ def write_records(
         "poisons": {name: facts.manifest for name, facts in results.poisons.items()},
         "rows": [vars(row) for row in rows],
         "summary": [_nested(summary) for summary in summaries],
+        "boards": {board.name: board.records for board in shown},
         "final_losses": {run.key: float(curve.losses[-1]) for run, curve in results.curves.items()},
         "missing": [{"stage": gap.stage, "reason": gap.reason} for gap in results.missing],
         **about,
@@ -41,10 +50,10 @@ def write_records(
     write_json(folder / "study.json", content)
 
 
-def _flat(summary: Summary) -> dict[str, Any]:
+def _flat(summary: Summary, measures: Sequence[str]) -> dict[str, Any]:
     line: dict[str, Any] = {axis: getattr(summary, axis) for axis in AXES}
     line["seeds"] = len(summary.rows)
-    for measure in MEASURES:
+    for measure in measures:
         found = _values(summary.spreads[measure])
         line |= {measure: found["mean"], f"{measure}_sd": found["sd"], f"{measure}_n": found["n"]}
         if measure.endswith("_drop"):
@@ -79,25 +88,30 @@ def table(
     study = results.study
     optional = {"defense": study.defenses, "downstream": study.downstream}
     axes = ["victim", *(axis for axis, values in optional.items() if len(values) > 1), "poison"]
-    headings = [*axes, *(column.heading for column in COLUMNS), "n", "probe"]
+    columns = _columns(summaries)
+    headings = [*axes, *(column.heading for column in columns), "n", "probe"]
     lines = []
     for summary in itertools.chain.from_iterable(by_setting(summaries).values()):
         line = [name_of(getattr(summary, axis)) for axis in axes]
         if summary.spreads["linear"] is None:
             line += [gap(summary), *[""] * (len(headings) - len(axes) - 1)]
         else:
-            numbers = (" ".join(filter(None, cell(summary, column, results.reference))) for column in COLUMNS)
+            numbers = (" ".join(filter(None, cell(summary, column, results.reference))) for column in columns)
             line += [*numbers, count_of(summary), ", ".join(summary.protocols)]
         lines.append(line)
     return headings, lines
 
 
+def _columns(summaries: Sequence[Summary]) -> tuple[Column, ...]:
+    return columns_of(row for summary in summaries for row in summary.rows)
+
+
 def markdown(results: Results, summaries: Sequence[Summary]) -> str:
     """Return the accuracy table in Markdown, with a legend."""
     headings, lines = table(results, summaries)
-    numeric = len(headings) - len(COLUMNS) - 2
-    rule = [":---"] * numeric + ["---:"] * (len(COLUMNS) + 1) + [":---"]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
+    numbers = len(_columns(summaries)) + 1
+    rule = [":---"] * (len(headings) - numbers - 1) + ["---:"] * numbers + [":---"]
+    body = _rows(headings, rule, *lines)
     description = f"\n{results.study.description}\n" if results.study.description else ""
     return f"""# {results.study.name}
 {description}
@@ -108,3 +122,13 @@ poison of the same victim, defense, seed and downstream set, with their 95 % t c
 share of what clean training adds to an untrained network that the poison takes away. Probe: its training set · the
 epoch that it reports.
 """
+
+
+def _section(board: Board) -> str:
+    """Return a board in Markdown."""
+    rule = [":---" if place in board.words else "---:" for place in range(len(board.headings))]
+    return f"## {board.title}\n\n{_rows(board.headings, rule, *board.lines)}\n\n{board.note}\n"
+
+
+def _rows(*lines: Sequence[str]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -19,6 +19,9 @@ from engine.study import Cell, StudySpec, cells, floor_path, poison_path
 REFERENCE_KIND = "clean"
 """The attack that leaves the images alone: what every poison is compared with."""
 
+REMAINDER_KIND = "clean_remainder"
+"""The attack that withholds images and leaves the others alone: what partly poisoned data sets are compared with."""
+
 Read = TypeVar("Read")
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -26,13 +29,14 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class Accuracy(BaseModel):
     """What a probe measured, and how.
 
-    Units: linear and knn in percent.
+    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     linear: Percent
     knn: Percent
+    head: Percent | None = None
     train_set: str
     select: str
     train_images: int
@@ -95,6 +99,16 @@ class PoisonFacts:
         """Say whether the images are as they were."""
         return bool(self.spec["kind"] == REFERENCE_KIND)
 
+    @property
+    def is_attack(self) -> bool:
+        """Say whether images are perturbed: a reference has nothing to rank."""
+        return self.spec["kind"] not in (REFERENCE_KIND, REMAINDER_KIND)
+
+    @property
+    def poison_fraction(self) -> float:
+        """Return the share of the images that the attack is about."""
+        return float(self.spec["poison_fraction"])
+
 
 @dataclass
 class Results:
@@ -111,6 +125,20 @@ class Results:
     def reference(self) -> str | None:
         """Return the name of the clean poison, the first where there are several."""
         return next((name for name, facts in self.poisons.items() if facts.is_reference), None)
+
+    def chain(self, facts: PoisonFacts) -> list[PoisonFacts]:
+        """Return a poison and those that its noise starts from."""
+        chain = [facts]
+        while chain[-1].init in self.poisons:
+            chain.append(self.poisons[chain[-1].init])
+        return chain
+
+    def image_views(self, facts: PoisonFacts) -> int | None:
+        """Return what a poison cost, with those that its noise starts from; None where one is missing."""
+        manifests = [link.manifest for link in self.chain(facts)]
+        if not all(manifests):
+            return None
+        return sum(manifest["image_views"] for manifest in manifests if manifest)
 
     def read(self, stage: str, reader: Callable[[], Read]) -> Read | None:
         """Return what a reader returns; a fault of its file is noted under the stage that makes it."""

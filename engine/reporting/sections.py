@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.reporting.figures import inks
+from engine.reporting.learners import decisive, headline_set, reached, worst_cases
 from engine.reporting.pictures import pictures, stack_png
 from engine.reporting.results import PoisonFacts, Results
 from engine.reporting.tables import UNTRAINED, Row, Summary, by_setting
 from engine.reporting.wording import (
-    COLUMNS,
     NOTHING,
     budget_sentence,
     cell,
+    columns_of,
     count_of,
     headline,
+    learner,
     mean_and_sd,
     missing_note,
     name_of,
@@ -31,27 +33,23 @@ def data_uri(png: bytes) -> str:
 
 
 def cards(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]]:
-    """Return a card for every poison: the victim that it harms least, since an attacker cannot choose the victim.
+    """Return a card for every poison: the learner that it harms least, since an attacker cannot choose the learner.
 
-    Of several defenses the first one counts, of several downstream sets the pretraining set itself.
+    Of several downstream sets the pretraining set itself counts.
     """
-    study, ink = results.study, inks(results.study, results.reference)
-    downstream = study.dataset if study.dataset in study.downstream else study.downstream[0]
-    chosen = {(s.poison, s.victim): s for s in summaries if s.downstream == downstream}
-    chosen |= {
-        (s.poison, s.victim): s for s in summaries if s.downstream == downstream and s.defense == study.defenses[0]
-    }
+    ink, downstream = inks(results.study, results.reference), headline_set(results.study)
+    here = [s for s in summaries if s.downstream == downstream]
     found_cards = []
-    for name, facts in results.poisons.items():
-        found = [chosen[name, victim] for victim in study.victims]
-        reached = [s for s in found if s.spreads["linear"]]
-        least = max(reached, key=lambda s: s.spreads["linear"].mean, default=found[0])  # type: ignore[union-attr]
+    for case in worst_cases(results, summaries, downstream):
+        facts, name = case.facts, case.facts.name
+        least = case.best or next(s for s in here if s.poison == name)
+        floor = next(s for s in here if (s.poison, s.victim) == (UNTRAINED, least.victim))
         is_reference = name == results.reference
-        is_least = len(reached) > 1 and not is_reference
+        is_least = case.measured > 1 and not is_reference
         marks = {
-            "value": least.spreads["linear"],
-            "clean": chosen[results.reference, least.victim].spreads["linear"] if results.reference else None,
-            "floor": chosen[UNTRAINED, least.victim].spreads["linear"],
+            "value": case.accuracy,
+            "clean": reached(case.clean) if case.clean else None,
+            "floor": floor.spreads[decisive(least)],
         }
         found_cards.append(
             {
@@ -60,7 +58,15 @@ def cards(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]
                 "ink": ink[name],
                 "is_reference": is_reference,
                 "marks": {key: (mark.mean, mean_and_sd(mark)) if mark else None for key, mark in marks.items()},
-                "sentence": _unbroken(headline(least, is_reference=is_reference, is_least=is_least)),
+                "sentence": _unbroken(
+                    headline(
+                        least,
+                        learner(least, results.study),
+                        decisive(least),
+                        is_reference=is_reference,
+                        is_least=is_least,
+                    )
+                ),
                 "budget": budget_sentence(facts),
             }
         )
@@ -77,6 +83,7 @@ def _unbroken(sentence: str) -> str:
 def accuracy_groups(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     """Return the accuracy table in groups of one victim, defense and downstream set."""
     ink = inks(results.study, results.reference)
+    columns = columns_of(row for summary in summaries for row in summary.rows)
     return [
         {
             "setting": setting,
@@ -84,7 +91,7 @@ def accuracy_groups(results: Results, summaries: Sequence[Summary]) -> list[dict
                 {
                     "name": name_of(s.poison),
                     "ink": ink.get(s.poison),
-                    "cells": [(column, *cell(s, column, results.reference)) for column in COLUMNS],
+                    "cells": [(column, *cell(s, column, results.reference)) for column in columns],
                     "count": count_of(s),
                     "probe": ", ".join(s.protocols),
                     "missing": None if s.spreads["linear"] else missing_note(s),
@@ -98,9 +105,9 @@ def accuracy_groups(results: Results, summaries: Sequence[Summary]) -> list[dict
 
 def seed_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return every single number, for studies of several seeds."""
-    lines = []
+    lines, columns = [], columns_of(rows)
     for row in rows:
-        values = [(column, getattr(row, column.measure)) for column in COLUMNS]
+        values = [(column, getattr(row, column.measure)) for column in columns]
         written = [(column, NOTHING if value is None else number(value, column.digits), "") for column, value in values]
         lines.append({"row": row, "name": name_of(row.poison), "cells": written})
     return lines
@@ -111,7 +118,7 @@ def picture_rows(results: Results) -> list[dict[str, Any]]:
     found = []
     for facts in results.poisons.values():
         shown = pictures(facts)
-        if shown is None or facts.is_reference:
+        if shown is None or not facts.is_attack:
             continue
         tiles = [(name, data_uri(stack_png(shown, index))) for index, name in enumerate(shown.classes)]
         found.append({"name": facts.name, "note": shown.note, "budget": budget_sentence(facts), "tiles": tiles})
@@ -126,22 +133,13 @@ def costs(results: Results) -> list[dict[str, Any]]:
 def _cost(results: Results, facts: PoisonFacts) -> dict[str, str]:
     if facts.manifest is None:
         return dict.fromkeys(("views", "total", "passes", "changed"), NOTHING)
-    images, manifests = facts.manifest["images"], [link.manifest for link in _chain(results, facts)]
+    images, total = facts.manifest["images"], results.image_views(facts)
     cost = {"views": f"{facts.manifest['image_views']:,}", "total": NOTHING, "passes": NOTHING, "changed": NOTHING}
-    if all(manifests):
-        total = sum(manifest["image_views"] for manifest in manifests if manifest)
+    if total is not None:
         cost |= {"total": f"{total:,}", "passes": number(total / images, 0)}
-    if not facts.is_reference:
+    if facts.is_attack:
         cost["changed"] = f"{facts.manifest['perturbed']:,} of {images:,}"
     return cost
-
-
-def _chain(results: Results, facts: PoisonFacts) -> list[PoisonFacts]:
-    """Return a poison and those that its noise starts from."""
-    chain = [facts]
-    while chain[-1].init in results.poisons:
-        chain.append(results.poisons[chain[-1].init])
-    return chain
 
 
 def totals(results: Results) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -19,7 +19,13 @@ UNTRAINED = "(untrained)"
 """Stands where a poison's name stands; no poison can be called so."""
 CONFIDENCE = 0.95
 PROBES = ("linear", "knn")
-MEASURES = ("linear", "knn", "linear_drop", "knn_drop", "linear_gain_removed", "knn_gain_removed")
+"""How every encoder is judged."""
+OWN = "head"
+"""The classifier that a supervised learner trains with its encoder: judged beside the probes where there is one."""
+MEASURES = (
+    *("linear", "knn", "linear_drop", "knn_drop", "linear_gain_removed", "knn_gain_removed"),
+    *("head", "head_drop", "head_gain_removed"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,10 @@ class Row:
     knn_gain_removed: float | None = None
     train_set: str = ""
     select: str = ""
+    head: float | None = None
+    floor_head: float | None = None
+    head_drop: float | None = None
+    head_gain_removed: float | None = None
 
     @property
     def stage(self) -> str:
@@ -150,7 +160,7 @@ def _row(results: Results, cell: Cell, downstream: str) -> Row:
     if results.reference is not None:
         twin = Cell(cell.dataset, results.reference, cell.victim, cell.defense, cell.seed)
         clean = _comparable(own, results.accuracies.get((twin, downstream)))
-    measures = {name: value for probe in PROBES for name, value in _compare(probe, own, clean, floor)}
+    measures = {name: value for probe in (*PROBES, OWN) for name, value in _compare(probe, own, clean, floor)}
     return Row(**coordinates, **measures, train_set=own.train_set, select=own.select)  # type: ignore[arg-type]
 
 
@@ -167,8 +177,8 @@ def _compare(
     yield probe, poisoned
     bottom = getattr(floor, probe) if floor else None
     yield f"floor_{probe}", bottom
-    if clean is not None:
-        reference = getattr(clean, probe)
+    reference = getattr(clean, probe) if clean else None
+    if poisoned is not None and reference is not None:
         yield f"{probe}_drop", round(reference - poisoned, 4)
         if bottom is not None:
             share = gain_removed(reference, poisoned, bottom)
@@ -176,7 +186,7 @@ def _compare(
 
 
 def _floor_row(key: FloorKey, found: Accuracy | None) -> Row:
-    values = {"linear": found.linear, "knn": found.knn} if found else {"linear": None, "knn": None}
+    values = {probe: getattr(found, probe) if found else None for probe in (*PROBES, OWN)}
     return Row(
         cell=f"{UNTRAINED}-{key.victim}-{key.seed}",
         poison=UNTRAINED,
@@ -189,6 +199,17 @@ def _floor_row(key: FloorKey, found: Accuracy | None) -> Row:
         train_set=found.train_set if found else "",
         select=found.select if found else "",
     )
+
+
+def probes_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return how some networks were judged: with probes, and with a classifier of their own where one has one."""
+    return (*PROBES, OWN) if any(row.head is not None for row in rows) else PROBES
+
+
+def measures_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the measures that some rows can have."""
+    probes = probes_of(rows)
+    return tuple(measure for measure in MEASURES if measure.startswith(probes))
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.reporting.results import PoisonFacts
-from engine.reporting.tables import UNTRAINED, Spread, Summary
+from engine.reporting.tables import UNTRAINED, Row, Spread, Summary, measures_of
+from engine.study import StudySpec
 
 NOTHING = "\N{EN DASH}"
+PROBED = {"linear": "linear", "knn": "kNN"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ COLUMNS = (
     Column("knn_drop", "drop", "points"),
     Column("knn_gain_removed", "gain removed", "%", 0),
 )
+OWN_COLUMNS = (
+    Column("head", "own classifier", "%", is_compared=False),
+    Column("head_drop", "drop", "points"),
+    Column("head_gain_removed", "gain removed", "%", 0),
+)
+"""Stand beside the others where a learner of the study has a classifier of its own."""
+
+
+def columns_of(rows: Iterable[Row]) -> tuple[Column, ...]:
+    """Return the columns that some rows can fill."""
+    measures = measures_of(rows)
+    return tuple(column for column in (*COLUMNS, *OWN_COLUMNS) if column.measure in measures)
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -53,6 +68,17 @@ def mean_and_sd(spread: Spread | None, digits: int = 1) -> str:
     if spread.sd is None:
         return number(spread.mean, digits)
     return f"{number(spread.mean, digits)} ± {number(spread.sd, digits)}"
+
+
+def of_seeds(spread: Spread | None, wanted: int) -> str:
+    """Write a mean with its standard deviation, and over how many seeds where some are missing."""
+    note = f" (n = {spread.n})" if spread and spread.n != wanted else ""
+    return f"{mean_and_sd(spread)}{note}"
+
+
+def learner(summary: Summary, study: StudySpec) -> str:
+    """Write who trained: the victim, and its defense where the study has several."""
+    return f"{summary.victim} under {summary.defense}" if len(study.defenses) > 1 else summary.victim
 
 
 def interval(spread: Spread | None, digits: int = 1) -> str:
@@ -101,6 +127,9 @@ def budget_sentence(facts: PoisonFacts) -> str:
         return "The poisoned data set is missing."
     if facts.is_reference and facts.manifest["max_difference_levels"] == 0:
         return "Not a pixel differs from the original images."
+    if withheld := facts.manifest.get("withheld"):
+        whole = facts.manifest["images"] + withheld
+        return f"Not a pixel differs from the original images, of which {withheld:,} of {whole:,} are withheld."
     levels, budget = facts.manifest["max_difference_levels"], 255 * facts.manifest["epsilon"]
     measured = f"No pixel value differs by more than {plural(levels, 'grey level')} (of 255)"
     excess = "; this is over the budget" if levels > budget + 1e-6 else ""
@@ -121,24 +150,26 @@ def _levels(budget: float) -> str:
     return number(budget, 0 if abs(budget - round(budget)) < 1e-6 else 1)
 
 
-def headline(summary: Summary, *, is_reference: bool, is_least: bool) -> str:
-    """Say what one poison does to one victim.
+def headline(summary: Summary, who: str, measure: str, *, is_reference: bool, is_least: bool) -> str:
+    """Say what one poison does to one learner, in the measure that counts for it.
 
-    ``is_least``: of several victims, this is the one that suffers least.
+    ``is_least``: of several learners, this is the one that suffers least.
     """
-    linear, knn = summary.spreads["linear"], summary.spreads["knn"]
-    if linear is None:
+    found = summary.spreads[measure]
+    if found is None:
         return missing_note(summary).replace("missing", "No accuracy yet", 1) + "."
-    who = f"Even {summary.victim}, the victim that suffers least," if is_least else f"{summary.victim}"
-    over = f", mean ± standard deviation of {linear.n} seeds" if linear.n > 1 else ", one seed"
-    reached = f"{who} reaches {mean_and_sd(linear)} % (kNN {mean_and_sd(knn)} %{over})"
+    who = f"Even {who}, the learner that suffers least," if is_least else who
+    over = f"mean ± standard deviation of {found.n} seeds" if found.n > 1 else "one seed"
+    how = "" if measure == "linear" else " with its own classifier"
+    beside = [f"{label} {mean_and_sd(summary.spreads[probe])} %" for probe, label in PROBED.items() if probe != measure]
+    reached = f"{who} reaches {mean_and_sd(found)} %{how} ({', '.join([*beside, over])})"
     if is_reference:
         return f"Trained on clean images, {reached}."
-    return f"{reached}{_against_clean(summary)}."
+    return f"{reached}{_against_clean(summary, measure)}."
 
 
-def _against_clean(summary: Summary) -> str:
-    drop, share = summary.spreads["linear_drop"], summary.spreads["linear_gain_removed"]
+def _against_clean(summary: Summary, measure: str) -> str:
+    drop, share = summary.spreads[f"{measure}_drop"], summary.spreads[f"{measure}_gain_removed"]
     if drop is None:
         return "; there is no clean result to compare it with"
     side = "below" if drop.mean >= 0 else "above"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,14 +39,15 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         )
         poison: Poison = plugins.build("attacks", spec)(clean.to(executor.device), context)
     truncate = spec.quantization == "truncate"
+    if poison.withheld is not None:
+        withheld = poison.withheld.cpu()
+        poison, perturbed = replace(poison, withheld=withheld), perturbed & ~withheld
     released, levels = _release(poison, clean, perturbed, epsilon=spec.epsilon, truncate=truncate)
     about = {
         "name": name,
         "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
         "attack": {"name": attack, "spec": resolved(spec), "init": init},
         "epsilon": spec.epsilon,
-        "granularity": poison.granularity,
-        "image_views": poison.image_views,
         "precision": executor.precision.name,
         "numerics": numerics("generate"),
     }
@@ -54,7 +56,7 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         target,
         clean=clean,
         released=ImageSet(released, clean.labels, clean.class_names),
-        levels=levels,
+        poison=replace(poison, noise=levels, unit=1 / 255),
         perturbed=perturbed,
         about=about,
     )

@@ -53,7 +53,8 @@ def pretrain(cell: Cell, layout: str) -> Path:
                 seed=cell.seed,
                 progress=progress,
             )
-    write_encoder(cell.encoder, victim.encoder.state_dict(), about)
+    classifier = victim.classifier.state_dict() if victim.classifier is not None else None
+    write_encoder(cell.encoder, victim.encoder.state_dict(), about, classifier)
     write_csv(cell.curve, curve)
     return cell.encoder
 

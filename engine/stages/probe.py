@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter
 
 from engine import plugins
 from engine.artifacts import read_poison
-from engine.artifacts.encoder import read_encoder
+from engine.artifacts.encoder import read_classifier, read_encoder
 from engine.artifacts.files import write_json
 from engine.errors import EngineError
 from engine.progress import progress_of
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What is judged: an encoder, and the classifier that learnt the same classes with it, where there is one."""
+
+    encoder: nn.Module
+    classifier: nn.Module | None
+
+
 def probe(cell: Cell, downstream: str, protocol: str, layout: str) -> Path:
     """Judge the cell's encoder and return the file of its accuracies."""
     spec: ProbeSpec = load("probes", protocol)
     executor = load_executor(layout)
-    state, about = read_encoder(cell.encoder)
     _, split = load_dataset(downstream)
     if spec.train_set == "poisoned":
         if downstream != cell.dataset:
@@ -37,15 +45,34 @@ def probe(cell: Cell, downstream: str, protocol: str, layout: str) -> Path:
                 f"which {downstream!r} does not have; only {cell.dataset!r} does"
             )
         split = Split(read_poison(poison_path(cell.dataset, cell.poison)).images, split.test)
-    backbone_spec = TypeAdapter(plugins.spec_of("backbones")).validate_python(
-        about["victim"]["spec"]["backbone"], strict=False
-    )
-    encoder = plugins.build("backbones", backbone_spec, source=Source(**about["source"]))
-    encoder.load_state_dict(state)
+    judged = _stored(cell, with_classifier=downstream == cell.dataset)
     target = cell.probe(downstream)
     title = f"probe {cell.key} on {downstream}"
-    write_json(target, _accuracies(encoder, split, spec, executor, seed=cell.seed, title=title))
+    write_json(target, _accuracies(judged, split, spec, executor, seed=cell.seed, title=title))
     return target
+
+
+def _stored(cell: Cell, *, with_classifier: bool) -> Judged:
+    """Build the networks that a cell's artifact describes and holds."""
+    state, about = read_encoder(cell.encoder)
+    source = Source(**about["source"])
+    backbone_spec = _parsed("backbones", about["victim"]["spec"]["backbone"])
+    encoder = plugins.build("backbones", backbone_spec, source=source)
+    encoder.load_state_dict(state)
+    learnt = read_classifier(cell.encoder) if with_classifier else None
+    if learnt is None:
+        return Judged(encoder, None)
+    classifier = fresh_victim(_parsed("victims", about["victim"]["spec"]), source, cell.seed).classifier
+    if classifier is None:
+        raise EngineError(
+            f"{cell.encoder} holds a classifier, but victim {cell.victim!r} no longer has one; retrain it"
+        )
+    classifier.load_state_dict(learnt)
+    return Judged(encoder, classifier)
+
+
+def _parsed(group: str, spec: dict[str, Any]) -> Any:
+    return TypeAdapter(plugins.spec_of(group)).validate_python(spec, strict=False)
 
 
 def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, layout: str) -> Path:
@@ -58,17 +85,20 @@ def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, 
     dataset_spec, pretraining = load_dataset(dataset)
     split = pretraining if downstream == dataset else load_dataset(downstream)[1]
     source = source_of(dataset_spec, pretraining)
-    encoder = fresh_victim(load("victims", victim), source, seed).encoder
+    fresh = fresh_victim(load("victims", victim), source, seed)
+    judged = Judged(fresh.encoder, fresh.classifier if downstream == dataset else None)
     target = floor_path(dataset, victim, seed, downstream)
     title = f"floor {victim}-{seed} on {downstream}"
-    write_json(target, _accuracies(encoder, split, spec, executor, seed=seed, title=title))
+    write_json(target, _accuracies(judged, split, spec, executor, seed=seed, title=title))
     return target
 
 
 def _accuracies(
-    encoder: nn.Module, split: Split, spec: ProbeSpec, executor: Executor, *, seed: int, title: str
+    judged: Judged, split: Split, spec: ProbeSpec, executor: Executor, *, seed: int, title: str
 ) -> dict[str, Any]:
-    from engine.training.probe import LinearProbe, encode, knn_accuracy, linear_accuracy
+    from engine.training.probe import LinearProbe, classifier_accuracy, encode, knn_accuracy, linear_accuracy
+
+    encoder, head = judged.encoder, None
 
     with executor.run(), progress_of(title) as progress:
         executor.place(encoder)
@@ -77,12 +107,15 @@ def _accuracies(
         knn = knn_accuracy(
             features[0], train.labels, features[1], test.labels, k=spec.knn.k, temperature=spec.knn.temperature
         )
+        if judged.classifier is not None:
+            head = classifier_accuracy(executor.place(judged.classifier), features[1], test.labels)
         progress(1, 2, f"kNN {knn:.1%}")
         linear = linear_accuracy(encoder, Split(train, test), probe=LinearProbe(**spec.linear.model_dump()), seed=seed)
         progress(2, 2, f"kNN {knn:.1%}, linear {linear:.1%}")
     return {
         "linear": round(100 * linear, 4),
         "knn": round(100 * knn, 4),
+        "head": None if head is None else round(100 * head, 4),
         "train_set": spec.train_set,
         "select": spec.linear.select,
         "train_images": len(train),

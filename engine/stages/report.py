@@ -11,7 +11,7 @@ from engine.reporting.tables import Summary, accuracy_rows, summarise
 from engine.study import load_study
 
 REPORTS = Path("reports")
-WIDTH_OF_LOGS = 160
+WIDTH_OF_LOGS = 220
 MOST_GAPS = 5
 
 
@@ -54,18 +54,22 @@ def _print(results: Results, summaries: Sequence[Summary], page: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from engine.reporting.boards import boards
     from engine.reporting.records import table
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH_OF_LOGS)
-    headings, lines = table(results, summaries, gap=lambda _: "missing")
-    shown = Table(title=f"{results.study.name}: accuracy on clean test images", title_justify="left")
-    for heading in headings:
-        shown.add_column(heading)
-    for line in lines:
-        shown.add_row(*map(Text, line))
-    console.print(shown)
+    accuracies = (
+        f"{results.study.name}: accuracy on clean test images",
+        *table(results, summaries, lambda _: "missing"),
+    )
+    short = [(board.title, board.headings, board.lines) for board in boards(results, summaries) if board.is_short]
+    for title, headings, lines in (accuracies, *short):
+        shown = Table(*headings, title=title, title_justify="left")
+        for line in lines:
+            shown.add_row(*map(Text, line))
+        console.print(shown)
     for gap in results.missing[:MOST_GAPS]:
         console.print(f"missing: run `{gap.command}`", markup=False, soft_wrap=True)
     if len(results.missing) > MOST_GAPS:

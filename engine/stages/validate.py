@@ -20,7 +20,8 @@ from engine.specfiles import (
     read_document,
     suggest,
 )
-from engine.study import ARTIFACTS, STARTS, StudySpec, cells, check_study, study_file
+from engine.stages.grid import grid_faults
+from engine.study import ARTIFACTS, STARTS, cells, check_study, study_file
 
 MARK = "Every spec of this project is valid; poisons start here.\n"
 
@@ -41,6 +42,7 @@ def check() -> tuple[Checked, list[Fault]]:
         for file in sorted((ROOT / group).glob("*.yaml"))
     }
     faults = [fault for document, _ in components.values() for fault in document.faults]
+    specs = {key: spec for key, (_, spec) in components.items()}
     params, params_faults = _params()
     faults += params_faults
     count = 0
@@ -50,7 +52,7 @@ def check() -> tuple[Checked, list[Fault]]:
         faults += document.faults
         if study is not None and not document.faults:
             count += sum(1 for _ in cells(study))
-            faults += _grid_faults(study, document, {key: spec for key, (_, spec) in components.items()}, params)
+            faults += grid_faults(study, document, specs, params)
     return Checked(len(components) + len(files) + 1, count), sorted(set(faults))
 
 
@@ -68,38 +70,6 @@ def _params() -> tuple[Params | None, list[Fault]]:
             if name not in known:
                 document.faults.append(document.fault((key,), f"given {name!r}{suggest(name, known)}"))
     return params, document.faults
-
-
-def _grid_faults(
-    study: StudySpec, document: Document, specs: dict[tuple[str, str], Any], params: Params | None
-) -> list[Fault]:
-    """Return what is wrong between specs that are right by themselves."""
-    faults = []
-    for name, entry in study.poisons.items():
-        attack, origin = specs[("attacks", entry.attack)], study.poisons.get(entry.init)
-        before = specs[("attacks", origin.attack)] if origin else None
-        if attack and before and (attack.granularity, before.granularity) == ("class", "sample"):
-            message = f"{entry.attack} is class-wise and cannot start from {entry.init!r}, which is sample-wise"
-            faults.append(document.fault(("study", "poisons", name, "init"), message))
-    probe = specs.get(("probes", params.probe)) if params else None
-    if params and probe and probe.train_set == "poisoned":
-        for index, name in enumerate(study.downstream):
-            if name != study.dataset:
-                message = f"{PARAMS} names probe {params.probe!r}, which trains on the poisoned set; {name!r} has none"
-                faults.append(document.fault(("study", "downstream", index), message))
-    dataset = specs[("datasets", study.dataset)]
-    for index, name in enumerate(study.victims):
-        victim = specs[("victims", name)]
-        if dataset and victim and (available := _train_images(dataset)) and available < victim.batch_size:
-            message = f"{name} takes batches of {victim.batch_size}, but {study.dataset} has {available} images"
-            faults.append(document.fault(("study", "victims", index), message))
-    return faults
-
-
-def _train_images(dataset: Any) -> int | None:
-    """Return the size of a training set where its spec fixes it."""
-    classes = getattr(dataset, "num_classes", None)
-    return classes * dataset.train_per_class if classes and dataset.train_per_class else None
 
 
 def validate(study_name: str) -> Checked:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.artifacts import ArtifactError
-from engine.artifacts.encoder import read_encoder, write_encoder
+from engine.artifacts.encoder import read_classifier, read_encoder, write_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,23 @@ def test_what_is_read_is_what_was_written() -> None:
         name: tensor.tolist() for name, tensor in state().items()
     }
     assert (about["seed"], about["victim"]) == (3, {"name": "x"})
+
+
+def test_a_classifier_lies_beside_the_encoder_and_its_absence_changes_no_byte() -> None:
+    head = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
+    write_encoder(Path("with"), state(), {"seed": 3}, head)
+    back, about = read_encoder(Path("with"))
+    assert (set(back), about["seed"]) == (set(state()), 3)
+    assert torch.equal(back["weight"], state()["weight"])
+    found = read_classifier(Path("with"))
+    assert found is not None
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in head.items()
+    }
+    write_encoder(Path("without"), state(), {"seed": 3})
+    write_encoder(Path("none"), state(), {"seed": 3}, None)
+    assert read_classifier(Path("without")) is None
+    assert Path("without").read_bytes() == Path("none").read_bytes()
 
 
 def test_the_same_inputs_give_the_same_bytes() -> None:

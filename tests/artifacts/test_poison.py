@@ -10,13 +10,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from engine.artifacts import ArtifactError, encoded_images, read_images, read_manifest, read_poison, write_poison
 from engine.perturbation import poison_u8, quantize_levels
-from engine.protocols import ImageSet
+from engine.protocols import ImageSet, Poison
 
 
-def write(folder: Path, *, seed: int = 0, count: int = 6, epsilon: float = 8 / 255) -> tuple[ImageSet, torch.Tensor]:
+def write(
+    folder: Path, *, seed: int = 0, count: int = 6, epsilon: float = 8 / 255, withheld: torch.Tensor | None = None
+) -> tuple[ImageSet, torch.Tensor]:
     """Write a random poison and return what was released and the levels."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
@@ -24,9 +27,9 @@ def write(folder: Path, *, seed: int = 0, count: int = 6, epsilon: float = 8 / 2
     delta = torch.empty(clean.images_u8.shape).uniform_(-epsilon, epsilon, generator=generator)
     released = ImageSet(poison_u8(pixels, delta, epsilon=epsilon), clean.labels, clean.class_names)
     levels = quantize_levels(delta, epsilon=epsilon)
-    about = {"epsilon": epsilon, "granularity": "sample", "image_views": 5}
+    about, poison = {"epsilon": epsilon}, Poison(levels, "sample", 5, unit=1 / 255, withheld=withheld)
     perturbed = torch.arange(count) % 2 == 0
-    write_poison(folder, clean=clean, released=released, levels=levels, perturbed=perturbed, about=about)
+    write_poison(folder, clean=clean, released=released, poison=poison, perturbed=perturbed, about=about)
     return released, levels
 
 
@@ -45,6 +48,29 @@ def test_what_is_read_is_what_was_written(seed: int, count: int) -> None:
     assert back.images.class_names == released.class_names
     assert torch.equal((back.poison.delta() * 255).round().to(torch.int8), levels)
     assert back.perturbed.tolist() == [index % 2 == 0 for index in range(count)]
+    assert back.rows.tolist() == list(range(count))
+    assert (back.poison.granularity, back.poison.image_views) == ("sample", 5)
+    assert "withheld" not in back.manifest
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.booleans(), min_size=4, max_size=12).filter(lambda flags: not all(flags)))
+def test_what_is_withheld_is_not_released_and_the_others_keep_their_places(flags: list[bool]) -> None:
+    withheld = torch.tensor(flags)
+    released, levels = write(Path("poison"), count=len(flags), withheld=withheld)
+    back, kept = read_poison(Path("poison")), [row for row, flag in enumerate(flags) if not flag]
+    assert back.rows.tolist() == kept
+    assert torch.equal(back.images.images_u8, released.images_u8[kept])
+    assert torch.equal(back.images.labels, released.labels[kept])
+    assert back.perturbed.tolist() == [row % 2 == 0 for row in kept]
+    assert torch.equal((back.poison.delta() * 255).round().to(torch.int8), levels)
+    manifest = back.manifest
+    assert (manifest["images"], manifest["withheld"]) == (len(kept), sum(flags))
+    assert manifest["perturbed"] == sum(row % 2 == 0 for row in kept)
+    assert sum(len(labels) for _, labels in encoded_images(Path("poison"))) == len(kept)
+    shown = load_file("poison/preview.safetensors")["poisoned"]
+    first = [next(row for row in kept if released.labels[row] == label) for label in released.labels[kept].unique()]
+    assert torch.equal(shown, released.images_u8[first])
 
 
 def test_the_manifest_measures_the_largest_difference() -> None:

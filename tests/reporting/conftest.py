@@ -35,7 +35,7 @@ def facts_of(name: str, kind: str, *, epsilon: float = 8 / 255, init: str = "zer
         "class_names": ["cat", "dog"],
     }
     preview = {"clean": clean, "poisoned": clean + np.uint8(levels)}
-    return PoisonFacts(name, kind, init, {"kind": kind, "epsilon": epsilon}, manifest, preview)
+    return PoisonFacts(name, kind, init, {"kind": kind, "epsilon": epsilon, "poison_fraction": 1.0}, manifest, preview)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 
 import matplotlib
@@ -85,6 +86,22 @@ def test_bars_are_as_long_as_the_accuracies(results: Results) -> None:
     assert [line.get_xdata()[0] for line in dashed] == [31.0, 21.0]
     assert "one seed" in labels
     assert "52.5 ± 3.5" in [text.get_text() for text in axes.texts]
+
+
+def test_a_learners_own_classifier_has_a_third_bar(results: Results) -> None:
+    for key, found in results.accuracies.items():
+        results.accuracies[key] = found.model_copy(update={"head": found.linear + 10})
+    for floor, found in results.floors.items():
+        results.floors[floor] = found.model_copy(update={"head": 10.0})
+    (panel,) = draw_accuracy(results, summarise(accuracy_rows(results))).panels
+    axes = Figure().add_subplot()
+    labels = [handle.get_label() for handle in panel.draw(axes)]
+    assert [round(bar.get_width(), 4) for bar in axes.patches] == [82.0, 72.0, 92.0, 52.5, 45.0, 62.5]
+    tops = sorted((round(bar.get_y(), 4), round(bar.get_y() + bar.get_height(), 4)) for bar in axes.patches)
+    assert all(lower[1] <= upper[0] for lower, upper in itertools.pairwise(tops))
+    assert {"own classifier", "untrained, own classifier"} <= set(labels)
+    dashed = [line for line in axes.lines if len(set(line.get_xdata())) == 1 and line.get_linestyle() == "-."]
+    assert [line.get_xdata()[0] for line in dashed] == [10.0]
 
 
 def test_losses_are_averaged_over_the_runs_that_reached_an_epoch() -> None:

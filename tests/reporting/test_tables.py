@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.reporting.results import Accuracy, Results
-from engine.reporting.tables import UNTRAINED, accuracy_rows, by_setting, gain_removed, spread, summarise
+from engine.reporting.tables import (
+    MEASURES,
+    UNTRAINED,
+    accuracy_rows,
+    by_setting,
+    gain_removed,
+    measures_of,
+    probes_of,
+    spread,
+    summarise,
+)
 from engine.study import cells
 
 Build = Callable[..., Results]
@@ -67,6 +77,43 @@ def test_a_row_compares_a_cell_with_its_own_clean_twin_and_floor(results: Result
     assert (clean.linear_drop, clean.linear_gain_removed) == (0.0, 0.0)
     floor = rows[f"{UNTRAINED}-simclr-1"]
     assert (floor.linear, floor.knn, floor.linear_drop, floor.attack) == (32.0, 21.0, None, "")
+
+
+def with_heads(results: Results) -> Results:
+    """The same results, of a learner whose own classifier is ten points better than its linear probe."""
+    for key, found in results.accuracies.items():
+        results.accuracies[key] = found.model_copy(update={"head": found.linear + 10})
+    for floor, found in results.floors.items():
+        results.floors[floor] = found.model_copy(update={"head": found.linear - 20})
+    return results
+
+
+def test_a_learners_own_classifier_is_compared_like_a_probe(results: Results) -> None:
+    rows = {row.cell: row for row in accuracy_rows(with_heads(results))}
+    row = rows["noise-simclr-none-1"]
+    assert (row.head, row.head_drop, row.floor_head) == (65.0, 27.0, 12.0)
+    assert row.head_gain_removed == pytest.approx(100 * 27 / 80)
+    assert rows[f"{UNTRAINED}-simclr-1"].head == 12.0
+    assert probes_of(rows.values()) == ("linear", "knn", "head")
+    assert measures_of(rows.values()) == MEASURES
+    noise = summarise([*rows.values()])[1]
+    assert noise.spreads["head"].n == 2  # type: ignore[union-attr]
+
+
+def test_where_no_learner_has_a_classifier_there_is_no_such_measure(results: Results) -> None:
+    rows = accuracy_rows(results)
+    assert {row.head for row in rows} == {row.floor_head for row in rows} == {row.head_drop for row in rows} == {None}
+    assert probes_of(rows) == ("linear", "knn")
+    assert not any("head" in measure for measure in measures_of(rows))
+
+
+def test_a_head_that_only_one_of_two_has_is_not_compared(results: Results) -> None:
+    with_heads(results)
+    cell = next(cell for cell in cells(results.study) if cell.key == "clean-simclr-none-1")
+    older = results.accuracies[cell, "pets"].model_dump(exclude={"head"})
+    results.accuracies[cell, "pets"] = Accuracy.model_validate(older)
+    row = next(row for row in accuracy_rows(results) if row.cell == "noise-simclr-none-1")
+    assert (row.head, row.head_drop, row.head_gain_removed, row.floor_head) == (65.0, None, None, 12.0)
 
 
 def test_a_missing_cell_has_a_row_without_numbers(results: Results) -> None:

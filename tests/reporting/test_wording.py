@@ -63,14 +63,16 @@ def test_n_is_shown_where_it_is_not_the_rows(results: Results) -> None:
 def test_headlines_give_accuracy_drop_and_share(build_results: Callable[..., Results]) -> None:
     results = build_results({("clean", 0): (80.0, 70.0), ("noise", 0): (50.0, 45.0)}, {0: (30.0, 20.0)})
     clean, noise, _ = summarise(accuracy_rows(results))
-    assert headline(clean, is_reference=True, is_least=False) == (
+    assert headline(clean, "simclr", "linear", is_reference=True, is_least=False) == (
         "Trained on clean images, simclr reaches 80.0 % (kNN 70.0 %, one seed)."
     )
-    assert headline(noise, is_reference=False, is_least=False) == (
+    assert headline(noise, "simclr", "linear", is_reference=False, is_least=False) == (
         "simclr reaches 50.0 % (kNN 45.0 %, one seed), 30.0 points below clean training; "
         "the poison removes 60 % of what training adds to an untrained network."
     )
-    assert headline(noise, is_reference=False, is_least=True).startswith("Even simclr, the victim that suffers least,")
+    assert headline(noise, "simclr", "linear", is_reference=False, is_least=True).startswith(
+        "Even simclr, the learner that suffers least,"
+    )
 
 
 def test_a_headline_turns_the_interval_with_the_side(build_results: Callable[..., Results]) -> None:
@@ -81,7 +83,7 @@ def test_a_headline_turns_the_interval_with_the_side(build_results: Callable[...
         ("noise", 1): (84.0, 1.0),
     }
     noise = summarise(accuracy_rows(build_results(accuracies, {})))[1]
-    text = headline(noise, is_reference=False, is_least=False)
+    text = headline(noise, "simclr", "linear", is_reference=False, is_least=False)
     assert "83.0 ± 1.4 %" in text
     assert f"2.5 points above clean training, 95 % confidence interval [{MINUS}3.9, 8.9]" in text
 
@@ -90,7 +92,9 @@ def test_a_headline_without_numbers_says_what_to_run(build_results: Callable[...
     results = build_results({("clean", 0): (80.0, 70.0)}, {})
     noise = summarise(accuracy_rows(results))[1]
     assert missing_note(noise) == "missing: run `dvc repro probe@noise-simclr-none-0-pets`"
-    assert headline(noise, is_reference=False, is_least=False).startswith("No accuracy yet: run `dvc repro")
+    assert headline(noise, "simclr", "linear", is_reference=False, is_least=False).startswith(
+        "No accuracy yet: run `dvc repro"
+    )
 
 
 def test_the_budget_is_stated_and_its_excess_too(results: Results) -> None:

@@ -13,7 +13,7 @@ from engine.artifacts import ArtifactError, write_poison
 from engine.artifacts.encoder import read_encoder
 from engine.defenses.none import NoDefense
 from engine.errors import EngineError
-from engine.protocols import ImageSet
+from engine.protocols import ImageSet, Poison
 from engine.randomness import stream
 from engine.stages.pretrain import pretrain
 from engine.study import Cell, poison_path
@@ -44,13 +44,9 @@ def released(project: Path) -> Path:
         folder,
         clean=images,
         released=images,
-        levels=torch.zeros(2, 3, 8, 8, dtype=torch.int8),
+        poison=Poison(torch.zeros(2, 3, 8, 8, dtype=torch.int8), "class", unit=1 / 255),
         perturbed=torch.ones(20, dtype=torch.bool),
-        about={
-            "granularity": "class",
-            "image_views": 0,
-            "dataset": {"spec": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}},
-        },
+        about={"dataset": {"spec": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}},
     )
     (project / "specs/victims/tiny.yaml").write_text(VICTIM)
     for name, text in LAYOUTS.items():

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from engine.artifacts import write_poison
-from engine.protocols import ImageSet
+from engine.protocols import ImageSet, Poison
 from engine.reporting.results import read_results
 from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.wording import COLUMNS, cell
@@ -57,6 +57,8 @@ FILES = {
     "study.json",
     "summary.csv",
     "summary.md",
+    "transfer.csv",
+    "worst_case.csv",
 }
 COLUMNS_OF_ACCURACY = (
     "cell,poison,attack,victim,defense,seed,downstream,linear,knn,floor_linear,floor_knn,linear_drop,knn_drop,"
@@ -170,13 +172,12 @@ def write_tiny_poison(name: str, attack: str) -> None:
         "dataset": {"name": "tiny", "spec": {"kind": "folder"}, "checksum": "5eed" * 16},
         "attack": {"name": attack, "spec": resolved(load("attacks", attack)), "init": "zero"},
         "epsilon": bound / 255,
-        "granularity": "sample",
-        "image_views": 1500 * bound,
     }
+    poison = Poison(levels, "sample", 1500 * bound, unit=1 / 255)
     released = ImageSet((clean.int() + levels).to(torch.uint8), images.labels, images.class_names)
     target = poison_path("tiny", name)
     perturbed = torch.ones(4, dtype=torch.bool)
-    write_poison(target, clean=images, released=released, levels=levels, perturbed=perturbed, about=about)
+    write_poison(target, clean=images, released=released, poison=poison, perturbed=perturbed, about=about)
 
 
 def page_of(folder: Path) -> Page:
@@ -342,6 +343,49 @@ def test_one_seed_is_a_plain_value_and_without_a_clean_poison_nothing_is_compare
     assert "Every seed by itself" not in page.text
     assert all(row["linear_drop"] == row["knn_gain_removed"] == "" for row in rows_of(folder))
     assert "there is no clean result to compare it with" in page.text
+
+
+def test_a_learners_own_classifier_has_columns_in_every_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        for file, head in (
+            (Cell("tiny", "clean", "simclr_b", "none", seed).probe("tiny"), 90.0 + seed),
+            (Cell("tiny", "noise", "simclr_b", "none", seed).probe("tiny"), 20.0),
+            (floor_path("tiny", "simclr_b", seed, "tiny"), 10.0),
+        ):
+            file.write_text(json.dumps({**json.loads(file.read_text()), "head": head}))
+    folder = report("tiny")
+    header = (folder / "accuracy.csv").read_text().splitlines()[0]
+    assert header == f"{COLUMNS_OF_ACCURACY},head,floor_head,head_drop,head_gain_removed"
+    row = next(row for row in rows_of(folder) if row["cell"] == "noise-simclr_b-none-1")
+    assert (row["head"], row["floor_head"], row["head_drop"]) == ("20.0", "10.0", "71.0")
+    page = page_of(folder)
+    assert "own classifier" in page.text
+    assert "own classifier (%)" in (folder / "summary.md").read_text()
+    for text in (page.text, (folder / "summary.md").read_text(), capsys.readouterr().out):
+        assert "70.5 ± 0.7" in text  # the drop
+    assert "head_gain_removed_sd" in (folder / "summary.csv").read_text()
+    assert "own classifier" not in (folder / "summary.csv").read_text()
+
+
+def test_boards_are_on_the_page_in_markdown_and_in_csv(finished: Report) -> None:
+    with (finished.folder / "worst_case.csv").open(newline="") as stream:
+        cases = {row["poison"]: row for row in csv.DictReader(stream)}
+    assert cases["noise"]["victim"] == cases["noise"]["clean_victim"] == "simclr_b"
+    assert float(cases["noise"]["accuracy"]) == pytest.approx(66.623)
+    assert (cases["noise"]["harm_rank"], cases["again"]["harm_rank"], cases["clean"]["harm_rank"]) == ("1", "2", "")
+    assert (cases["noise"]["image_views"], cases["again"]["image_views"]) == ("12000", "24000")
+    with (finished.folder / "transfer.csv").open(newline="") as stream:
+        cells_of = {(row["poison"], row["victim"]): row for row in csv.DictReader(stream)}
+    assert len(cells_of) == 4 * 2
+    assert float(cells_of["(untrained)", "simclr_a"]["accuracy"]) == pytest.approx(31.0)
+    markdown = (finished.folder / "summary.md").read_text()
+    for text in (finished.page.text, markdown, finished.printed):
+        assert "Worst case over learners" in text
+        assert "Transfer" in text
+    assert "| noise | random_noise | 66.6 ± 0.7 | simclr_b | 62.6 ± 0.7 | simclr_b | 2 | 12,000 | 1 | 1 |" in markdown
+    assert "noise random_noise 66.6 ± 0.7 simclr_b 62.6 ± 0.7 simclr_b 2 12,000 1 1" in finished.page.text
+    assert "clean best" in finished.page.text
+    assert set(json.loads((finished.folder / "study.json").read_text())["boards"]) == {"worst_case", "transfer"}
 
 
 def test_a_report_that_fails_leaves_the_last_one(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

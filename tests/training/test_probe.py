@@ -15,7 +15,7 @@ from engine.normalization import BatchNorm2d
 from engine.protocols import ImageSet, Split
 from engine.randomness import stream
 from engine.training import probe as probe_module
-from engine.training.probe import LinearProbe, encode, knn_accuracy, linear_accuracy
+from engine.training.probe import LinearProbe, classifier_accuracy, encode, knn_accuracy, linear_accuracy
 from engine.views import Views
 
 PROBE = LinearProbe(
@@ -136,6 +136,17 @@ def test_every_augmented_encoding_is_drawn_anew() -> None:
     draws = stream(0, "views")
     one, other = (encode(small_encoder(), NOISE.train.images_u8, CROP, draws) for _ in range(2))
     assert ((one - other).abs().amax(dim=1) > 1e-4).float().mean() > 0.9
+
+
+def test_a_classifier_is_judged_as_it_is() -> None:
+    features, labels = torch.eye(4).repeat(5, 1), torch.arange(4).repeat(5)
+    classifier = nn.Sequential(nn.Dropout(0.9), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        classifier[1].weight.copy_(torch.eye(4)[[0, 1, 3, 2]])
+    before = [tensor.clone() for tensor in classifier.state_dict().values()]
+    assert classifier_accuracy(classifier, features, labels) == 0.5
+    assert not classifier.training
+    assert all(map(torch.equal, classifier.state_dict().values(), before))
 
 
 def test_the_linear_probe_separates_what_is_separable() -> None:

@@ -1,0 +1,105 @@
+"""What is wrong between specs: named with the place in the study, and with what would fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.specfiles import load
+from engine.stages.validate import check
+
+STUDY = """
+study:
+  name: mine
+  dataset: {dataset}
+  poisons:
+    clean: {{attack: clean, init: zero}}
+    rest: {{attack: {attack}, init: zero}}
+  victims: [{victims}]
+  defenses: [none]
+  downstream: [{downstream}]
+  seeds: [0]
+"""
+FITTING = {
+    "dataset": "scenes",
+    "attack": "clean_remainder_80",
+    "victims": "simclr_quick",
+    "downstream": "scenes, digits",
+}
+
+
+def faults_of(project: Path, **changes: str) -> list[str]:
+    """The faults of a study, which is right but for some changes."""
+    (project / "specs/studies/mine.yaml").write_text(STUDY.format(**{**FITTING, **changes}))
+    _, faults = check()
+    return [str(fault).removeprefix("specs/studies/mine.yaml:") for fault in faults]
+
+
+def test_what_fits_has_no_fault(project: Path) -> None:
+    assert faults_of(project) == []  # 200 of 1,000 images stay, and batches are of 128
+
+
+def test_a_victims_batch_must_fit_the_images_that_are_released(project: Path) -> None:
+    (project / "specs/attacks/rest_90.yaml").write_text("kind: clean_remainder\npoison_fraction: 0.9\n")
+    message = "rest_90 leaves 100 of 1000 images of scenes, but simclr_quick takes batches of 128"
+    assert faults_of(project, attack="rest_90") == [f"7:5: study.poisons.rest: {message}"]
+
+
+def test_a_victims_batch_must_fit_the_data_set(project: Path) -> None:
+    victim = (project / "specs/victims/simclr_quick.yaml").read_text().replace("batch_size: 128", "batch_size: 1001")
+    (project / "specs/victims/greedy.yaml").write_text(victim)
+    expected = "8:27: study.victims.1: greedy takes batches of 1001, but scenes has 1000 images"
+    assert faults_of(project, victims="simclr_quick, greedy") == [expected]
+
+
+def test_a_victim_sees_images_of_the_data_sets_size(project: Path) -> None:
+    (project / "specs/datasets/scenes_20.yaml").write_text("kind: scenes\nimage_size: 20\ntrain_per_class: 90\n")
+    advice = "declare it at that size in a spec of its own, with `image_size: 16`"
+    message = f"scenes_20 has images of 20 pixels, but simclr_quick sees 16; {advice}"
+    assert faults_of(project, dataset="scenes_20", downstream="digits") == [f"4:3: study.dataset: {message}"]
+
+
+def test_a_downstream_set_of_another_size_is_named_with_the_spec_that_fits(project: Path) -> None:
+    (project / "specs/datasets/digits_24.yaml").write_text("kind: digits\nimage_size: 24\n")
+    message = "digits_24 has images of 24 pixels, but simclr_quick sees 16; name digits"
+    assert faults_of(project, downstream="scenes, digits_24") == [f"10:24: study.downstream.1: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "victim", "downstream", "fitting"),
+    [
+        ("cifar10", "simclr", "stl10", "stl10_32"),
+        ("cifar10", "simclr", "imagenet100", "imagenet100_32"),
+        ("cifar10", "simclr", "cifar100_224", "cifar100"),
+    ],
+)
+def test_the_shipped_data_sets_cover_the_papers_transfer(
+    project: Path, dataset: str, victim: str, downstream: str, fitting: str
+) -> None:
+    (found,) = faults_of(project, dataset=dataset, victims=victim, downstream=downstream)
+    size = load("datasets", downstream).image_size
+    assert found.endswith(f"{downstream} has images of {size} pixels, but {victim} sees 32; name {fitting}")
+    assert faults_of(project, dataset=dataset, victims=victim, downstream=fitting) == []
+
+
+@pytest.mark.parametrize("name", ["cifar10_224", "cifar100_224", "stl10_224", "imagenet100"])
+def test_encoders_of_imagenet_have_data_sets_of_their_size(project: Path, name: str) -> None:
+    victim = (project / "specs/victims/simclr.yaml").read_text().replace("size: 32", "size: 224")
+    (project / "specs/victims/large.yaml").write_text(victim)
+    assert faults_of(project, dataset="imagenet100", victims="large", downstream=name) == []
+
+
+def test_the_poisoned_set_is_probed_alone(project: Path) -> None:
+    (project / "specs/probes/banked.yaml").write_text("train_set: poisoned\n")
+    found = faults_of(project)
+    assert len(found) == 1
+    assert found[0].startswith("10:24: study.downstream.1: params.yaml names probe 'banked'")
+
+
+def test_fractions_differ_from_the_whole_in_their_fraction_alone(project: Path) -> None:
+    for name in ("cp_sample", "cp_class"):
+        for percent in (20, 40, 60, 80):
+            part = load("attacks", f"{name}_{percent}")
+            assert part == load("attacks", name).model_copy(update={"poison_fraction": percent / 100})
+            assert part.poison_fraction == load("attacks", f"clean_remainder_{percent}").poison_fraction
