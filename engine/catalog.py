@@ -16,6 +16,7 @@ from engine.specfiles import GROUPS, Document, file_of, model_of, names, read_do
 from engine.study import StudyFile
 
 SCHEMAS = Path("schemas")
+PAGE = Path("docs/catalog.md")
 CARD_LINE = re.compile(r"^(?P<key>[A-Z][A-Za-z ]+): (?P<value>.+)$")
 
 
@@ -47,6 +48,22 @@ def catalog() -> dict[str, dict[str, Any]]:
     found["probes"] = {"probe": {"Summary": "How an encoder is judged.", "names": list(names("probes"))}}
     found["studies"] = {"study": {"Summary": "A grid of cells.", "names": list(names("studies"))}}
     return found
+
+
+def write_page(file: Path = PAGE) -> Path:
+    """Write what every plugin is, from whom, and how it differs from its paper, as a page of documentation."""
+    parts = ["# What there is", "Written by `python -m engine schema` from the cards of the plugins: do not edit."]
+    for group, kinds in catalog().items():
+        if group not in plugins.PACKAGES:
+            continue
+        parts.append(f"## {group.capitalize()}")
+        for kind, fields in kinds.items():
+            lines = [f"- {key}: {value}" for key, value in fields.items() if key not in ("Summary", "Name", "names")]
+            title = fields["Name"] if fields["Name"] == kind else f"{fields['Name']} (`{kind}`)"
+            parts.append(f"### {title}\n\n{fields['Summary']}\n\n" + "\n".join(lines))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("\n\n".join(parts) + "\n")
+    return file
 
 
 def _kind_in(document: Document) -> Any:

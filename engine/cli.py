@@ -148,10 +148,10 @@ def list_(
 
 @app.command()
 def schema() -> None:
-    """Write a JSON Schema per group of specs under schemas/, for editors."""
-    from engine.catalog import write_schemas
+    """Write a JSON Schema per group of specs under schemas/, for editors, and the plugins' cards as docs/catalog.md."""
+    from engine.catalog import write_page, write_schemas
 
-    for file in write_schemas():
+    for file in [*write_schemas(), write_page()]:
         typer.echo(file)
 
 

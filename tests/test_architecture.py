@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine import plugins
-from engine.catalog import card, write_schemas
+from engine.catalog import card, write_page, write_schemas
 from engine.cli import app
 
 PROJECT = Path(__file__).parents[1]
@@ -90,6 +90,13 @@ def test_the_committed_schemas_are_fresh(tmp_path: Path) -> None:
     assert len(written) == 8
     for file in written:
         assert file.read_text() == (PROJECT / "schemas" / file.name).read_text(), "run `python -m engine schema`"
+
+
+def test_the_committed_page_of_cards_is_fresh_and_names_every_plugin(tmp_path: Path) -> None:
+    page = write_page(tmp_path / "catalog.md").read_text()
+    assert page == (PROJECT / "docs" / "catalog.md").read_text(), "run `python -m engine schema`"
+    for group in plugins.PACKAGES:
+        assert all(f"(`{kind}`)" in page or f"### {kind}\n" in page for kind in plugins.kinds(group))
 
 
 def test_list_prints_every_group_with_kinds_and_cards() -> None:
