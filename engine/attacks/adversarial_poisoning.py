@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from engine.noise import Noise
+    from engine.views import Views
 
 
 class Spec(AttackSpec):
@@ -39,7 +40,7 @@ class Spec(AttackSpec):
 
     kind: Literal["adversarial_poisoning"]
     granularity: Literal["sample"] = "sample"
-    # Paper, section 3.2: the label map y -> (y + 1) mod C, its strongest; untargeted ascends the true label's loss.
+    # Official code: the label map y -> (y + 1) mod C is the strongest; untargeted ascends the true label's loss.
     goal: Literal["class_targeted", "untargeted"] = "class_targeted"
     surrogate: spec_of("victims")  # type: ignore[valid-type]
     # The views that noise steps meet; null: those that the surrogate learns from, as in the official code (a sub-pixel
@@ -119,7 +120,8 @@ class AdversarialPoisoning:
             noise.draw_normal_(generator)
         return noise
 
-    def _views(self) -> tuple | None:
+    def _views(self) -> tuple[Views] | None:
+        """Return the views that noise steps meet, where they have their own."""
         from engine.views import Views
 
         return None if self.spec.views is None else (Views(**self.spec.views.arguments()),)

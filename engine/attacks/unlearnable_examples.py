@@ -45,7 +45,7 @@ class Spec(AttackSpec):
     min_rounds: Positive = 1
     # Official code: 20 steps a batch for sample-wise noise, 1 for class-wise.
     pgd_steps: Positive
-    # Paper, section 4.1: M = 10 steps of the surrogate a round; step size epsilon / 10; the error falls to 0.01.
+    # Paper: M = 10 steps of the surrogate a round; steps of epsilon / 10; the search ends at an error of 0.01.
     model_steps: Positive = 10
     step_size_rel: Annotated[float, Field(gt=0, le=2)] = 0.1
     target_error: Unit = 0.01

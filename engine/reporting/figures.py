@@ -80,7 +80,7 @@ def draw_accuracy(results: Results, summaries: Sequence[Summary]) -> Sheet:
 
         height = 0.95 + 0.24 * len(_judged(bars)) * len(bars)
         panels.append(Panel(" · ".join(parts), draw, height, left=room_for(study.poisons)))
-    return draw_sheet(panels, title="Linear and kNN accuracy: the shorter a bar, the stronger the poison")
+    return draw_sheet(panels, title="Accuracy: a shorter bar, a stronger poison")
 
 
 def _judged(bars: Sequence[Summary]) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ def draw_losses(results: Results) -> Sheet:
 
         title = f"{victim} · defense {defense}" if len(study.defenses) > 1 else victim
         panels.append(Panel(title, draw, 2.6))
-    return draw_sheet(panels, title="The victim's own loss on the images it was given, mean of each epoch")
+    return draw_sheet(panels, title="The victim's own loss, mean of each epoch")
 
 
 def _draw_curves(axes: Axes, curves: dict[str, list[Curve]], ink: dict[str, Ink]) -> list[Artist]:

@@ -20,7 +20,7 @@ STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
 TEXT, MUTED, SURFACE = "#1b1f24", "#57606a", "#ffffff"  # as in figures.mplstyle
 WIDTH = 4.5  # of one panel
 ABOVE, BELOW, RIGHT, EDGE = 0.35, 0.5, 0.15, 0.12  # room around a panel's axes
-HEAD, FOOT = 0.4, 0.35  # room for the sheet's title and legend
+HEAD, FOOT = 0.4, 0.55  # room for the sheet's title, and for a legend of two lines
 
 
 @dataclass(frozen=True)
