@@ -11,7 +11,8 @@ Deviations: noise is projected after each step and never clamped inside the grap
     order of the images, so that a round with fewer noise steps than batches still visits every image equally often;
     under ``gradient: dual`` BYOL's noise gradient passes the momentum branch as the paper says, where the official
     code's flag does nothing, because its loss detaches the target; ``moving_surrogate`` is a habit of the official
-    code that Algorithm 1 does not have; ``restarts`` is in neither: fresh surrogates take the noise over in turn,
+    code that Algorithm 1 does not have; ``warmup_rounds`` and
+    ``restarts`` are in neither: fresh surrogates take the noise over in turn,
     which makes it one that young networks learn (docs/log.md; Huang et al. 2020, MetaPoison, restart their
     surrogates for the same reason).
 """
@@ -50,6 +51,9 @@ class Spec(AttackSpec):
     # How often a fresh surrogate takes the noise over, for as many rounds again. Paper: never; official code: once,
     # between CP-C and the CP-S that starts from it.
     restarts: Annotated[int, Field(ge=0)] = 0
+    # Over how many of its first rounds a surrogate's rate climbs. Paper and official code: none; a small MoCo that
+    # starts at its full rate maps all images to one point, and stays there.
+    warmup_rounds: Annotated[int, Field(ge=0)] = 0
     # Whether noise steps send their gradient through the branch of the momentum encoder (of the stopped gradient,
     # for SimSiam) too. Paper: dual (section 4.3); SimCLR has no such branch.
     gradient: Gradient = "dual"
@@ -117,12 +121,13 @@ class _Search:
         )
 
     def set_lr(self, round_: int) -> None:
-        """Anneal the surrogate's rate over the rounds; there is no warm-up here (official code)."""
+        """Anneal the surrogate's rate over the rounds, after its warm-up."""
         from engine.optimization import cosine_lr, set_lr
 
         surrogate = self.spec.surrogate
-        progress = (round_ + 1) / self.spec.rounds
-        set_lr(self.pair.optimizer, cosine_lr(progress, lr=surrogate.lr, final_lr_rel=surrogate.final_lr_rel))
+        progress, climb = (round_ + 1) / self.spec.rounds, (round_ + 1) / (self.spec.warmup_rounds + 1)
+        lr = cosine_lr(progress, lr=surrogate.lr, final_lr_rel=surrogate.final_lr_rel)
+        set_lr(self.pair.optimizer, min(climb, 1.0) * lr)
 
     def train_surrogate(self) -> float:
         """Lines 3 to 6: gradient steps on the weights, the noise frozen; return the last loss."""

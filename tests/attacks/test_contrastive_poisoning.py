@@ -350,6 +350,21 @@ def test_the_surrogates_rate_follows_the_cosine_over_the_rounds_without_warm_up(
     assert rates == pytest.approx([0.042_684_992, 0.025_025, 0.007_365_008, 0.000_05], abs=1e-9)
 
 
+def test_the_warm_up_climbs_in_equal_shares_of_the_cosine_and_starts_again_with_every_surrogate() -> None:
+    spec = attack_spec("sample", rounds=4, restarts=1, warmup_rounds=2)
+    warm, cold = (_Search(each, image_set(), context()) for each in (spec, attack_spec("sample", rounds=4)))
+    shares = []
+    for round_ in range(4):
+        for search in (warm, cold):
+            search.set_lr(round_)
+        shares.append(warm.pair.optimizer.param_groups[0]["lr"] / cold.pair.optimizer.param_groups[0]["lr"])
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    warm.take_fresh_surrogate(1)
+    warm.set_lr(0)
+    cold.set_lr(0)
+    assert warm.pair.optimizer.param_groups[0]["lr"] == pytest.approx(cold.pair.optimizer.param_groups[0]["lr"] / 3)
+
+
 def test_sample_wise_noise_starts_from_the_class_wise_poison() -> None:
     images = image_set()
     start = attack(attack_spec("class"))
