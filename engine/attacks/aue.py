@@ -104,20 +104,14 @@ class _Search:
 
     def train_surrogate(self, round_: int) -> float:
         """Take one pass of gradient steps on the weights, the noise frozen; return the last loss."""
-        from engine.optimization import set_lr, warmup_cosine_lr
+        from engine.optimization import set_lr
+        from engine.training.pretrain import Recipe, lr_at
 
-        surrogate, steps = self.surrogate, self.count // self.surrogate.batch_size
+        recipe = Recipe(**self.surrogate.model_dump(include=set(Recipe.__dataclass_fields__)))
+        steps = self.count // recipe.batch_size
         self.pair.start_training()
         for step in range(round_ * steps, (round_ + 1) * steps):
-            lr = warmup_cosine_lr(
-                step,
-                steps_per_epoch=steps,
-                epochs=surrogate.epochs,
-                warmup_epochs=surrogate.warmup_epochs,
-                lr=surrogate.lr,
-                final_lr_rel=surrogate.final_lr_rel,
-            )
-            set_lr(self.pair.optimizer, lr)
+            set_lr(self.pair.optimizer, lr_at(step, steps, recipe))
             loss = self.pair.train(next(self.model_batches))
         return loss.item()
 

@@ -87,7 +87,7 @@ def pretrain(
         order = torch.randperm(len(feed), generator=orders)
         total = torch.zeros((), device=precision.device)
         for step, (images_u8, labels) in enumerate(feed.batches(order, recipe.batch_size), start=epoch * steps):
-            lr = _lr_at(step, steps, recipe)
+            lr = lr_at(step, steps, recipe)
             set_lr(training.optimizer, lr)
             total += training.step(images_u8, labels)
         curve.append({"epoch": epoch + 1, "loss": _finite(total.item() / steps, epoch + 1), "lr": lr})
@@ -96,7 +96,8 @@ def pretrain(
     return curve
 
 
-def _lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """Return a recipe's rate at a step of its whole run."""
     return warmup_cosine_lr(
         step,
         steps_per_epoch=steps_per_epoch,
