@@ -62,7 +62,7 @@ class Trainee:
 def trainee(network: str, lab: Lab) -> Trainee:
     """Return a network in training on resident images."""
     spec, victim = spec_of(network, lab), victim_of(network, lab)
-    recipe = Recipe(**spec.model_dump(include=set(Recipe.__dataclass_fields__)))
+    recipe = Recipe(**spec.recipe())
     training = start_training(
         victim,
         recipe=recipe,

@@ -17,13 +17,13 @@ def momentum_copy(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow_(momentum_network: nn.Module, network: nn.Module, *, momentum: float) -> None:
-    """Move a momentum network a step towards the trained one: parameters alone, not batch-norm statistics.
+def follow_(momentum_network: nn.Module, *parts: nn.Module, momentum: float) -> None:
+    """Move a momentum network a step towards the trained parts that it copies: parameters, not batch-norm statistics.
 
     Source: He et al. 2020 (MoCo), eq. 2; Grill et al. 2020 (BYOL), eq. 1.
     """
     behind: list[Tensor] = list(momentum_network.parameters())
-    ahead: list[Tensor] = list(network.parameters())
+    ahead: list[Tensor] = [parameter for part in parts for parameter in part.parameters()]
     torch._foreach_lerp_(behind, ahead, 1 - momentum)
 
 

@@ -114,6 +114,11 @@ class VictimSpec(Spec):
         """Return into how many equal groups batch norm divides a training batch."""
         return self.batch_size // (self.bn_group_size or self.batch_size)
 
+    def recipe(self) -> dict[str, Any]:
+        """Return what ``engine.training.pretrain.Recipe`` is made of."""
+        fields = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "final_lr_rel"}
+        return self.model_dump(include=fields)
+
     @model_validator(mode="after")
     def _fits(self) -> VictimSpec:
         if self.bn_group_size and self.batch_size % self.bn_group_size:

@@ -90,7 +90,7 @@ class AAP:
         cost = train_reference(
             victim,
             images,
-            recipe=Recipe(**surrogate.model_dump(include=set(Recipe.__dataclass_fields__))),
+            recipe=Recipe(**surrogate.recipe()),
             executor=executor,
             generator=training,
             progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),

@@ -102,7 +102,7 @@ class AdversarialPoisoning:
         cost = train_reference(
             victim,
             images,
-            recipe=Recipe(**surrogate.model_dump(include=set(Recipe.__dataclass_fields__))),
+            recipe=Recipe(**surrogate.recipe()),
             executor=context.executor,
             generator=stream(seed, "attack", "training"),
             progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),

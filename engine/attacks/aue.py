@@ -107,7 +107,7 @@ class _Search:
         from engine.optimization import set_lr
         from engine.training.pretrain import Recipe, lr_at
 
-        recipe = Recipe(**self.surrogate.model_dump(include=set(Recipe.__dataclass_fields__)))
+        recipe = Recipe(**self.surrogate.recipe())
         steps = self.count // recipe.batch_size
         self.pair.start_training()
         for step in range(round_ * steps, (round_ + 1) * steps):

@@ -39,7 +39,7 @@ def pretrain(cell: Cell, layout: str) -> Path:
         "defense": {"name": cell.defense, "spec": resolved(defense_spec)},
         **_about(cell, source, executor),
     }
-    recipe = Recipe(**spec.model_dump(include=set(Recipe.__dataclass_fields__)))
+    recipe = Recipe(**spec.recipe())
     with executor.run(), progress_of(f"pretrain {cell.key}") as progress:
         victim = fresh_victim(spec, source, cell.seed)
         executor.place(victim.network)

@@ -70,13 +70,11 @@ class BYOL(Victim):
 
     def after_step(self) -> None:
         """Let the momentum network follow the online backbone and projector."""
-        from torch import nn
-
         from engine.momentum import follow_
 
-        followed = nn.ModuleList([self.network["encoder"], self.network["projector"]])
+        network = self.network
         for _ in range(self.updates_per_step):
-            follow_(self.network["momentum"], followed, momentum=self.encoder_momentum)
+            follow_(network["momentum"], network["encoder"], network["projector"], momentum=self.encoder_momentum)
 
 
 def build(spec: Spec, *, source: Source, generator: torch.Generator) -> BYOL:

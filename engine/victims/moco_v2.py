@@ -114,11 +114,10 @@ class MoCoV2(Victim):
 
         from engine.momentum import follow_
 
-        # parameters() of encoder and projector in their order, which is the momentum network's.
-        followed = torch.nn.ModuleList([self.network["encoder"], self.network["projector"]])
-        follow_(self.network["momentum"], followed, momentum=self.spec.encoder_momentum)
+        network, momentum = self.network, self.spec.encoder_momentum
+        follow_(network["momentum"], network["encoder"], network["projector"], momentum=momentum)
         if self.keys is not None:
-            queue = self.network.get_buffer("queue")
+            queue = network.get_buffer("queue")
             queue.copy_(torch.cat([self.keys.to(queue.dtype), queue[: len(queue) - len(self.keys)]]))
             self.keys = None
 
