@@ -68,7 +68,7 @@ def trainee(network: str, lab: Lab) -> Trainee:
         recipe=recipe,
         defense=plugins.build("defenses", load("defenses", "none")),
         precision=executor(lab).precision,
-        draws=stream(0, "victim", "views"),
+        seed=0,
     )
     return Trainee(training, _endless(Resident(image_set(resident_u8(lab))), lab.batch))
 

@@ -30,7 +30,8 @@ Gradient = Literal["single", "dual"]
 class ImageSet:
     """Labelled images of one size.
 
-    Shapes: images_u8 uint8 [N, 3, H, W], labels int64 [N]; names holds one label an entry.
+    Shapes: images_u8 uint8 [N, 3, H, W], labels int64 [N], or [N, L] where a defense gives an image L of them;
+    class_names holds one name a class.
     """
 
     images_u8: Tensor
@@ -49,7 +50,7 @@ class ImageSet:
 
 
 Batch = tuple["Tensor", "Tensor"]
-"""Eight-bit images [B, 3, H, W] and their labels [B], on the device."""
+"""Eight-bit images [B, 3, H, W] and their labels [B] (or [B, L]), on the device."""
 
 
 class Feed(Protocol):
@@ -157,17 +158,44 @@ class AttackContext:
     progress: Progress
 
 
-class Defense(Protocol):
-    """What a victim does against poison."""
+@dataclass(frozen=True)
+class DefenseContext:
+    """What a defense is given beside what it changes."""
 
-    changes_dataset: bool
+    generator: torch.Generator
+    """A stream of the defense's own, for draws before training or, in ``on_objective``, during it."""
+    precision: Precision
+    pretrained: Callable[[Literal["released", "clean"]], nn.Module]
+    """Train the victim, undefended, on the released images or on their clean originals; return its encoder."""
+
+
+class Defense:
+    """What a victim does against poison: to the data set once, to every batch, to every view, or to the objective.
+
+    A defense overrides what it needs; this one does nothing.
+    """
+
+    changes_dataset: bool = False
     """Whether ``on_dataset`` does anything. What changes the data set needs all of it on the device."""
 
-    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
-        """Change the training set once, before training; without ``changes_dataset``, return it as it is."""
+    def on_dataset(self, images: ImageSet, context: DefenseContext) -> ImageSet:
+        """Change the training set once, before training; without ``changes_dataset``, it is not called.
 
-    def on_view(self, view_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """Change one augmented view of a batch."""
+        Labels may become int64 [N, L], the own ones first: the objective then receives rows of L labels.
+        """
+        return images
+
+    def on_batch(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Change the images of a step, in [0, 1], before any view of them is drawn."""
+        return images_BCHW
+
+    def on_view(self, draw: Callable[[Tensor], Tensor], images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one view of a step's images: ``draw`` makes it, and whatever comes before or after is done here."""
+        return draw(images_BCHW)
+
+    def on_objective(self, victim: Victim, context: DefenseContext) -> Victim:
+        """Return the learner that trains in the victim's place, around the same encoder."""
+        return victim
 
 
 class Executor(Protocol):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+if TYPE_CHECKING:
+    from engine.victimspec import VictimSpec
 
 NAME_PATTERN = r"^[a-z0-9_]+$"
 FRACTION_PATTERN = r"^\s*\d+(\.\d+)?\s*/\s*\d+\s*$"
@@ -105,6 +108,24 @@ class DefenseSpec(Spec):
     """What every defense declares."""
 
     kind: str
+
+    def victim_fault(self, victim: VictimSpec) -> str | None:
+        """Say why the defense cannot defend a victim; None where it can."""
+        return None
+
+
+Position = Literal["dataset", "batch", "before_view", "after_view"]
+
+
+class ImageDefenseSpec(DefenseSpec):
+    """What a defense that changes pixels declares: where in the chain it stands.
+
+    ``dataset``: once, before training, on the eight-bit images. ``batch``: at every step before the views, which all
+    share the result. ``before_view``: anew for each view, before its crop. ``after_view``: anew for each view, after
+    its crop, flip and colours. The paper says it of no defense.
+    """
+
+    position: Position = "after_view"
 
 
 class ExecutorSpec(Spec):

@@ -69,6 +69,11 @@ class Cell:
         """Return where the training curve lies."""
         return ARTIFACTS / self.dataset / "curve" / f"{self.key}.csv"
 
+    @property
+    def cost(self) -> Path:
+        """Return where the time of an epoch lies."""
+        return ARTIFACTS / self.dataset / "cost" / f"{self.key}.json"
+
     def probe(self, downstream: str) -> Path:
         """Return where the accuracies on a downstream set lie."""
         return ARTIFACTS / self.dataset / "probe" / f"{self.key}-{downstream}.json"

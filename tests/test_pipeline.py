@@ -62,6 +62,7 @@ else:
         trained = spec("victims", o["victim"]), spec("defenses", o["defense"]), poison
         write(base / "encoder" / f"{key}.safetensors", *trained)
         write(base / "curve" / f"{key}.csv", "curve")
+        write(base / "cost" / f"{key}.json", "cost")
     elif stage == "probe":
         encoder = read(base / "encoder" / f"{key}.safetensors")
         write(base / "probe" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), encoder)

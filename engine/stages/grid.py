@@ -21,6 +21,7 @@ def grid_faults(study: StudySpec, document: Document, specs: Specs, params: Para
         *_probe_faults(study, document, specs, params),
         *_batch_faults(study, document, specs),
         *_size_faults(study, document, specs),
+        *_defense_faults(study, document, specs),
     ]
 
 
@@ -77,6 +78,15 @@ def _size_faults(study: StudySpec, document: Document, specs: Specs) -> Iterator
             if size != dataset.image_size:
                 has = f"{name} has images of {dataset.image_size} pixels, but {victim} sees {size}"
                 yield document.fault(("study", *path), f"{has}; {_advice(name, size, specs)}")
+
+
+def _defense_faults(study: StudySpec, document: Document, specs: Specs) -> Iterator[Fault]:
+    """Find defenses that cannot defend one of the study's victims: its grid would have cells that cannot run."""
+    for index, name in enumerate(study.defenses):
+        for victim in study.victims:
+            defense, learner = specs["defenses", name], specs["victims", victim]
+            if defense and learner and (reason := defense.victim_fault(learner)):
+                yield document.fault(("study", "defenses", index), f"{name} cannot defend {victim}: {reason}")
 
 
 def _advice(name: str, size: int, specs: Specs) -> str:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine import plugins
 from engine.artifacts import encoded_images, read_images, read_manifest
 from engine.artifacts.encoder import write_encoder
-from engine.artifacts.files import sha256, write_csv
+from engine.artifacts.files import sha256, write_csv, write_json
 from engine.errors import EngineError
 from engine.progress import progress_of
-from engine.protocols import Defense, Executor, Feed, Source, Victim
+from engine.protocols import Defense, DefenseContext, Executor, Feed, Progress, Source, Victim
 from engine.randomness import stream
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
-from engine.stages.inputs import load_executor, numerics
+from engine.stages.inputs import load_dataset, load_executor, numerics
 from engine.study import Cell, poison_path
 from engine.victimspec import VictimSpec
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def pretrain(cell: Cell, layout: str) -> Path:
-    """Train the cell's victim on the released images and return the encoder's file."""
-    from engine.training.pretrain import Recipe
-    from engine.training.pretrain import pretrain as train
+    """Train the cell's victim on the released images and return the encoder's file.
 
+    Raises:
+        EngineError: the defense cannot defend this victim.
+    """
     spec: VictimSpec = load("victims", cell.victim)
     defense_spec: DefenseSpec = load("defenses", cell.defense)
-    defense: Defense = plugins.build("defenses", defense_spec)
+    if fault := defense_spec.victim_fault(spec):
+        raise EngineError(f"specs/defenses/{cell.defense}.yaml cannot defend {cell.victim}: {fault}")
     executor = load_executor(layout)
     manifest = read_manifest(poison_path(cell.dataset, cell.poison))
     source = source_in(manifest)
@@ -39,53 +48,113 @@ def pretrain(cell: Cell, layout: str) -> Path:
         "defense": {"name": cell.defense, "spec": resolved(defense_spec)},
         **_about(cell, source, executor),
     }
-    recipe = Recipe(**spec.recipe())
     with executor.run(), progress_of(f"pretrain {cell.key}") as progress:
-        victim = fresh_victim(spec, source, cell.seed)
-        executor.place(victim.network)
-        with _training_set(cell, manifest, defense, executor, layout) as feed:
-            curve = train(
-                victim,
-                feed,
-                recipe=recipe,
-                defense=defense,
-                precision=executor.precision,
-                seed=cell.seed,
-                progress=progress,
-            )
+        clock = _Clock(progress)
+        pretraining = _Pretraining(cell, layout, spec, manifest, source, executor, clock)
+        victim, curve = pretraining.defended(plugins.build("defenses", defense_spec))
     classifier = victim.classifier.state_dict() if victim.classifier is not None else None
     write_encoder(cell.encoder, victim.encoder.state_dict(), about, classifier)
     write_csv(cell.curve, curve)
+    write_json(cell.cost, {"seconds_per_epoch": clock.seconds_per_epoch, "device": str(executor.device)})
     return cell.encoder
 
 
-@contextmanager
-def _training_set(
-    cell: Cell, manifest: dict[str, Any], defense: Defense, executor: Executor, layout: str
-) -> Iterator[Feed]:
-    """Yield the released images: from the device's memory where they fit, else decoded batch by batch.
+class _Clock:
+    """Progress that knows how long an epoch takes."""
 
-    Which of them is decided before anything is decoded, and changes no result.
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.times = [time.perf_counter()]
 
-    Raises:
-        EngineError: the images do not fit, and the defense must see all of them.
-    """
-    from engine.batching import Resident
-    from engine.streaming import streamed
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """Report on, and look at the time."""
+        self.times = [*(self.times if done > 1 else self.times[-1:]), time.perf_counter()]
+        self.progress(done, total, note)
 
-    folder = poison_path(cell.dataset, cell.poison)
-    num_bytes = manifest["images"] * math.prod(manifest["image_shape"])
-    if executor.fits(num_bytes):
-        images = defense.on_dataset(read_images(folder, manifest), stream(cell.seed, "defense", "dataset"))
-        yield Resident(images.to(executor.device))
-    elif defense.changes_dataset:
-        raise EngineError(
-            f"defense {cell.defense!r} changes the whole data set, but its {num_bytes / 1e9:.3g} GB are more than may "
-            f"stay on the device; raise resident_gb in specs/layouts/{layout}.yaml, or name a larger device there"
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Return the median over the epochs of the last training."""
+        return statistics.median(after - before for before, after in itertools.pairwise(self.times))
+
+
+@dataclass(frozen=True)
+class _Pretraining:
+    """One cell's training, under a defense or without."""
+
+    cell: Cell
+    layout: str
+    spec: VictimSpec
+    manifest: dict[str, Any]
+    source: Source
+    executor: Executor
+    progress: Progress
+
+    def defended(self, defense: Defense) -> tuple[Victim, list[dict[str, float]]]:
+        """Train on the released images under a defense; return the learner and its curve."""
+        seed = self.cell.seed
+        at_dataset, at_objective = (
+            DefenseContext(stream(seed, "defense", name), self.executor.precision, self._undefended)
+            for name in ("dataset", "objective")
         )
-    else:
-        with streamed(encoded_images(folder), device=executor.device, workers=executor.workers) as feed:
-            yield feed
+        with self._training_set(defense, at_dataset) as feed:
+            victim = defense.on_objective(fresh_victim(self.spec, self.source, seed), at_objective)
+            return victim, self._train(victim, feed, defense)
+
+    def _undefended(self, which: Literal["released", "clean"]) -> nn.Module:
+        """Train the victim as it would be without a defense and return its encoder."""
+        from engine.batching import Resident
+
+        if which == "released":
+            images = read_images(poison_path(self.cell.dataset, self.cell.poison), self.manifest)
+        else:
+            _, split = load_dataset(self.cell.dataset)
+            images = split.train
+        victim = fresh_victim(self.spec, self.source, self.cell.seed)
+        self._train(victim, Resident(images.to(self.executor.device)), Defense())
+        return victim.encoder
+
+    def _train(self, victim: Victim, feed: Feed, defense: Defense) -> list[dict[str, float]]:
+        from engine.training.pretrain import Recipe, pretrain
+
+        self.executor.place(victim.network)
+        return pretrain(
+            victim,
+            feed,
+            recipe=Recipe(**self.spec.recipe()),
+            defense=defense,
+            precision=self.executor.precision,
+            seed=self.cell.seed,
+            progress=self.progress,
+        )
+
+    @contextmanager
+    def _training_set(self, defense: Defense, context: DefenseContext) -> Iterator[Feed]:
+        """Yield the released images: from the device's memory where they fit, else decoded batch by batch.
+
+        Which of them is decided before anything is decoded, and changes no result.
+
+        Raises:
+            EngineError: the images do not fit, and the defense must see all of them.
+        """
+        from engine.batching import Resident
+        from engine.streaming import streamed
+
+        folder, executor = poison_path(self.cell.dataset, self.cell.poison), self.executor
+        num_bytes = self.manifest["images"] * math.prod(self.manifest["image_shape"])
+        if executor.fits(num_bytes):
+            images = read_images(folder, self.manifest)
+            if defense.changes_dataset:
+                images = defense.on_dataset(images, context)
+            yield Resident(images.to(executor.device))
+        elif defense.changes_dataset:
+            raise EngineError(
+                f"defense {self.cell.defense!r} changes the whole data set, but its {num_bytes / 1e9:.3g} GB are more "
+                f"than may stay on the device; raise resident_gb in specs/layouts/{self.layout}.yaml, or name a larger "
+                "device there"
+            )
+        else:
+            with streamed(encoded_images(folder), device=executor.device, workers=executor.workers) as feed:
+                yield feed
 
 
 def _about(cell: Cell, source: Source, executor: Executor) -> dict[str, Any]:

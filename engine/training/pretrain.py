@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,11 +43,14 @@ class Training:
     precision: Precision
     scaler: torch.amp.GradScaler
     draws: torch.Generator
+    defense_draws: torch.Generator
 
     def step(self, images_u8: Tensor, labels: Tensor) -> Tensor:
         """Take one step on a batch and return its loss, still on the device: nothing here waits for a GPU."""
-        images = images_u8.float() / 255
-        views = [self.defense.on_view(view(self.draws, images), self.draws) for view in self.victim.views]
+        images = self.defense.on_batch(images_u8.float() / 255, self.defense_draws)
+        views = [
+            self.defense.on_view(partial(view, self.draws), images, self.defense_draws) for view in self.victim.views
+        ]
         with self.precision.autocast():
             loss = self.victim.loss(views, labels)
         descend(loss, self.optimizer, self.scaler)
@@ -54,13 +58,12 @@ class Training:
         return loss.detach()
 
 
-def start_training(
-    victim: Victim, *, recipe: Recipe, defense: Defense, precision: Precision, draws: torch.Generator
-) -> Training:
-    """Give a learner its optimizer and put it into training mode."""
+def start_training(victim: Victim, *, recipe: Recipe, defense: Defense, precision: Precision, seed: int) -> Training:
+    """Give a learner its optimizer and its streams, and put it into training mode."""
     optimizer = sgd(trained(victim.network), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     victim.network.train()
-    return Training(victim, defense, optimizer, precision, precision.scaler(), draws)
+    draws, defense_draws = stream(seed, "victim", "views"), stream(seed, "defense", "views")
+    return Training(victim, defense, optimizer, precision, precision.scaler(), draws, defense_draws)
 
 
 def pretrain(
@@ -80,8 +83,8 @@ def pretrain(
         raise EngineError(
             f"{len(feed)} images are fewer than one batch of {recipe.batch_size}; lower the victim's batch_size"
         )
-    draws, orders = stream(seed, "victim", "views"), stream(seed, "victim", "order")
-    training = start_training(victim, recipe=recipe, defense=defense, precision=precision, draws=draws)
+    orders = stream(seed, "victim", "order")
+    training = start_training(victim, recipe=recipe, defense=defense, precision=precision, seed=seed)
     curve = []
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(feed), generator=orders)

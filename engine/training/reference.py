@@ -12,22 +12,10 @@ from torch import Tensor
 
 from engine.batching import Resident
 from engine.errors import EngineError
-from engine.protocols import Executor, ImageSet, Progress, Victim
+from engine.protocols import Defense, Executor, ImageSet, Progress, Victim
 from engine.training.bilevel import Objective
 from engine.training.pretrain import Recipe, pretrain
 from engine.transfer import to_device
-
-
-class _Trusting:
-    """What an attacker does against poison: nothing, the images being clean."""
-
-    changes_dataset = False
-
-    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
-        return images
-
-    def on_view(self, view_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        return view_BCHW
 
 
 def classifying(victim: Victim) -> Victim:
@@ -60,7 +48,7 @@ def train_reference(
         victim,
         Resident(images),
         recipe=recipe,
-        defense=_Trusting(),
+        defense=Defense(),
         precision=executor.precision,
         seed=seed,
         progress=progress,

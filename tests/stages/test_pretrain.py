@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ import torch
 from engine import plugins, streaming
 from engine.artifacts import ArtifactError, write_poison
 from engine.artifacts.encoder import read_encoder
-from engine.defenses.none import NoDefense
 from engine.errors import EngineError
-from engine.protocols import ImageSet, Poison
+from engine.protocols import Defense, DefenseContext, ImageSet, Poison
 from engine.randomness import stream
 from engine.stages.pretrain import pretrain
 from engine.study import Cell, poison_path
@@ -70,6 +70,13 @@ def test_resident_and_streamed_images_give_the_same_encoder(released: Path, monk
     assert list(streaming.SCRATCH.iterdir()) == []
 
 
+def test_the_time_of_an_epoch_is_kept_beside_the_encoder(released: Path) -> None:
+    pretrain(CELL, "resident")
+    cost = json.loads(CELL.cost.read_text())
+    assert cost["device"] == "cpu"
+    assert 0 < cost["seconds_per_epoch"] < 60
+
+
 def test_an_encoder_says_of_what_it_was_made(released: Path) -> None:
     _, about = read_encoder(pretrain(CELL, "alone"))
     assert (about["victim"]["name"], about["defense"]["name"], about["poison"]["name"]) == ("tiny", "none", "noise")
@@ -88,12 +95,12 @@ def test_damage_is_noticed_before_anything_is_read(released: Path, layout: str) 
     assert not streaming.SCRATCH.exists()
 
 
-class Inverted(NoDefense):
+class Inverted(Defense):
     """A defense that inverts every image."""
 
     changes_dataset = True
 
-    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
+    def on_dataset(self, images: ImageSet, context: DefenseContext) -> ImageSet:
         return dataclasses.replace(images, images_u8=255 - images.images_u8)
 
 

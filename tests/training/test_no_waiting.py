@@ -61,7 +61,8 @@ def test_a_training_step_never_waits() -> None:
     victim, defense = learner(), plugins.build("defenses", parsed("defenses", {"kind": "none"}))
     optimizer = plain_sgd(victim.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     precision = Precision("fp32", META)
-    training = Training(victim, defense, optimizer, precision, torch.amp.GradScaler(enabled=False), stream(0, "draws"))
+    scaler, draws = torch.amp.GradScaler(enabled=False), (stream(0, "draws"), stream(0, "defense"))
+    training = Training(victim, defense, optimizer, precision, scaler, *draws)
     train_set, rows = images(), torch.arange(16, device=META)
     loss = training.step(train_set.images_u8[rows], train_set.labels[rows])
     assert loss.device == META

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,7 +15,7 @@ from engine.defenses import none
 from engine.errors import EngineError
 from engine.optimization import warmup_cosine_lr
 from engine.precision import Precision
-from engine.protocols import Gradient, ImageSet, Source, Victim
+from engine.protocols import Defense, DefenseContext, Gradient, ImageSet, Source, Victim
 from engine.randomness import stream
 from engine.training.pretrain import Recipe, TrainingDiverged, pretrain
 from engine.victims import simclr
@@ -62,19 +62,24 @@ class Recorder(Victim):
         self.weights_after_steps.append(self.network.weight.item())
 
 
-class Marker:
-    """A defense that writes the number of its call into the view."""
+class Marker(Defense):
+    """A defense that writes its step's number into the images, and its call's into each view."""
 
     def __init__(self) -> None:
-        self.calls = 0
-        self.generators: set[int] = set()
+        self.steps = self.calls = 0
 
-    def on_dataset(self, images: ImageSet, generator: torch.Generator) -> ImageSet:
+    def on_dataset(self, images: ImageSet, context: DefenseContext) -> ImageSet:
         raise AssertionError("the data set is changed before training, not by the loop")
 
-    def on_view(self, view_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    def on_batch(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        self.steps += 1
+        return torch.full_like(images_BCHW, self.steps)
+
+    def on_view(self, draw: Callable[[Tensor], Tensor], images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         self.calls += 1
-        return torch.full_like(view_BCHW, self.calls)
+        assert torch.equal(images_BCHW, torch.full_like(images_BCHW, self.steps))
+        assert draw(images_BCHW).shape[1:] == (3, WHOLE.size, WHOLE.size)
+        return torch.full_like(images_BCHW, self.calls)
 
 
 def tiny_simclr(**views: float) -> simclr.SimCLR:
@@ -156,7 +161,7 @@ def test_the_network_trains_in_training_mode_and_is_left_in_evaluation_mode() ->
 def test_the_defense_sees_every_view_and_the_learner_sees_only_defended_ones() -> None:
     victim, defense = Recorder(), Marker()
     train(victim, defense=defense, lr=1e-3)
-    assert defense.calls == 6 * len(Recorder.views)
+    assert (defense.steps, defense.calls) == (6, 6 * len(Recorder.views))
     seen = [view.unique().item() for views, _ in victim.losses for view in views]
     assert seen == list(range(1, 19))
 
