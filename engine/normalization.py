@@ -9,6 +9,9 @@ Shapes: B rows in G equal groups, C channels.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -153,3 +156,40 @@ def own_batch_norm_(network: nn.Module) -> nn.Module:
             if type(child) is nn.BatchNorm2d:
                 setattr(parent, name, BatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum))
     return network
+
+
+class BatchNormSets(nn.Module):
+    """Several sets of batch-norm layers for one network: weights and statistics apart for inputs unlike each other.
+
+    The network carries one of them, under its plain names. This module holds the others, which begin as copies, and
+    belongs into the same tree as the network.
+
+    Source: Xie et al. 2020 (AdvProp).
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str], *, own: str) -> None:
+        super().__init__()
+        self.own = own
+        self.places = [
+            (parent, name)
+            for parent in network.modules()
+            for name, child in parent.named_children()
+            if isinstance(child, _BatchNorm)
+        ]
+        layers = [getattr(parent, name) for parent, name in self.places]
+        self.others = nn.ModuleDict({name: nn.ModuleList(copy.deepcopy(layers)) for name in names if name != own})
+        self.sets: dict[str, Any] = {own: layers, **self.others}
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Let the network normalise by a set; afterwards, whatever happened, it carries its own one again."""
+        layers = self.sets[name]
+        try:
+            self._put(layers)
+            yield
+        finally:
+            self._put(self.sets[self.own])
+
+    def _put(self, layers: Iterable[nn.Module]) -> None:
+        for (parent, name), layer in zip(self.places, layers, strict=True):
+            setattr(parent, name, layer)

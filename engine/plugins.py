@@ -40,9 +40,14 @@ def module_of(group: str, kind: str) -> ModuleType:
 
 
 @functools.cache
-def spec_of(group: str) -> Any:
-    """Return the type of a group's specs: the union over its kinds, told apart by ``kind``."""
+def spec_of(group: str, trait: str | None = None) -> Any:
+    """Return the type of a group's specs: the union over its kinds, told apart by ``kind``.
+
+    With a trait, only those kinds are allowed whose specs have it: a class variable that is true.
+    """
     specs = tuple(module_of(group, kind).Spec for kind in kinds(group))
+    if trait is not None:
+        specs = tuple(spec for spec in specs if getattr(spec, trait))
     if len(specs) == 1:
         return specs[0]
     return Annotated[functools.reduce(operator.or_, specs), Field(discriminator="kind")]

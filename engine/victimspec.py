@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -94,6 +94,9 @@ class VictimSpec(Spec):
 
     Source: He, Zha & Katabi 2023, appendix B.2 and Table 9; official code for warm-up and final rate.
     """
+
+    # Whether it learns the classes with a classifier, from one view: what aims at classes asks for it.
+    classifies: ClassVar[bool] = False
 
     kind: str
     backbone: BackboneSpec

@@ -54,6 +54,10 @@ PLANTED = {
         [(3, 9, ("views.size", "4", "8"))],
     ),
     "specs/layouts/e.yaml": ("kind: local\ndevice: cpu\ndevice: cuda\n", [(3, 1, ("device", "twice", "line 2"))]),
+    "specs/attacks/h.yaml": (
+        "kind: aap\nepsilon: 8/255\nsurrogate:\n  kind: simclr\n  backbone: {kind: resnet18}\n  views: {size: 32}\n",
+        [(4, 3, ("surrogate.kind", "simclr", "allowed: supervised"))],
+    ),
     "specs/defenses/f.yaml": ("kind: [none\n", [(2, 1, ("not YAML",))]),
     "specs/studies/g.yaml": (
         "study:\n  name: g\n  dataset: digitz\n  poisons:\n    p: {attack: clean, init: q}\n"

@@ -38,7 +38,7 @@ class Spec(AttackSpec):
     granularity: Literal["sample"] = "sample"
     goal: Literal["class_targeted", "untargeted"] = "class_targeted"
     # Official code: cross-entropy, SGD 0.5, cosine over 40 epochs, batches of 128.
-    surrogate: spec_of("victims")  # type: ignore[valid-type]
+    surrogate: spec_of("victims", "classifies")  # type: ignore[valid-type]
     # Official code: 0.4 for CIFAR-10, 0.8 for CIFAR-100.
     strength: Strength = 0.4
     # The strength that noise steps meet; null: the one that the network learnt from, as in the official code.
@@ -77,7 +77,7 @@ class AAP:
         from engine.noise import Noise
         from engine.training.bilevel import Bilevel
         from engine.training.pretrain import Recipe
-        from engine.training.reference import adversarial, classifying, partition, reported, train_reference
+        from engine.training.reference import adversarial, partition, reported, train_reference
         from engine.views import Views
 
         spec, executor, surrogate = self.spec, context.executor, self.spec.augmented_surrogate
@@ -86,7 +86,7 @@ class AAP:
         )
         batches = partition(torch.arange(len(images)), surrogate.batch_size, executor.device)
         total = surrogate.epochs + len(batches)
-        victim = classifying(build_plugin("victims", surrogate, source=context.source, generator=weights))
+        victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         cost = train_reference(
             victim,
             images,

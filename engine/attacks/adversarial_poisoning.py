@@ -42,7 +42,7 @@ class Spec(AttackSpec):
     granularity: Literal["sample"] = "sample"
     # Official code: the label map y -> (y + 1) mod C is the strongest; untargeted ascends the true label's loss.
     goal: Literal["class_targeted", "untargeted"] = "class_targeted"
-    surrogate: spec_of("victims")  # type: ignore[valid-type]
+    surrogate: spec_of("victims", "classifies")  # type: ignore[valid-type]
     # The views that noise steps meet; null: those that the surrogate learns from, as in the official code (a sub-pixel
     # shift of up to 4 pixels, and a flip).
     views: ViewsSpec | None = None
@@ -94,11 +94,11 @@ class AdversarialPoisoning:
     def _reference(self, images: ImageSet, context: AttackContext, total: int) -> tuple[Victim, int]:
         """Return the trained network and what it cost."""
         from engine.training.pretrain import Recipe
-        from engine.training.reference import classifying, train_reference
+        from engine.training.reference import train_reference
 
         surrogate, seed = self.spec.surrogate, self.spec.seed
         weights = stream(seed, "attack", "surrogate")
-        victim: Victim = classifying(build_plugin("victims", surrogate, source=context.source, generator=weights))
+        victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         cost = train_reference(
             victim,
             images,

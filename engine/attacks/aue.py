@@ -38,7 +38,7 @@ class Spec(AttackSpec):
     kind: Literal["aue"]
     granularity: Literal["sample", "class"] = "sample"
     # Official code: cross-entropy, SGD 0.1, weight decay 1e-4, cosine to 1e-6 over 60 epochs, batches of 128.
-    surrogate: spec_of("victims")  # type: ignore[valid-type]
+    surrogate: spec_of("victims", "classifies")  # type: ignore[valid-type]
     # Official code: 0.6 for CIFAR-10, 1.0 for CIFAR-100.
     strength: Annotated[float, Field(ge=0, le=2.5)] = 0.6
     # Official code: 5 steps of epsilon / 10 a batch, once a round for every batch.
@@ -80,7 +80,6 @@ class _Search:
         from engine.noise import Noise
         from engine.optimization import sgd
         from engine.training.bilevel import Bilevel
-        from engine.training.reference import classifying
 
         surrogate, seed = spec.augmented_surrogate, spec.seed
         self.spec, self.surrogate, self.count, self.device = spec, surrogate, len(images), context.executor.device
@@ -94,7 +93,7 @@ class _Search:
         self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(seed, "attack", "views"))
         weights = stream(seed, "attack", "surrogate")
         self.pair.take(
-            classifying(build_plugin("victims", surrogate, source=context.source, generator=weights)),
+            build_plugin("victims", surrogate, source=context.source, generator=weights),
             partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay),
         )
         self.model_batches = endless_batches(

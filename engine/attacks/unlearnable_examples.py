@@ -37,7 +37,7 @@ class Spec(AttackSpec):
     kind: Literal["unlearnable_examples"]
     granularity: Literal["sample", "class"]
     # Official code: cross-entropy without augmentation, SGD 0.1 at a constant rate, batches of 512.
-    surrogate: spec_of("victims")  # type: ignore[valid-type]
+    surrogate: spec_of("victims", "classifies")  # type: ignore[valid-type]
     # The bound on how often surrogate and noise take turns; the official code goes on until the target is reached.
     max_rounds: Positive
     # Before so many rounds the target does not end the search. Official code: 1, and there the noise is small: where it
@@ -102,7 +102,7 @@ class _Search:
         from engine.optimization import sgd
         from engine.perturbation import stratified_mask
         from engine.training.bilevel import Bilevel
-        from engine.training.reference import classifying, partition
+        from engine.training.reference import partition
 
         self.spec, surrogate = spec, spec.surrogate
         device, batch_size = context.executor.device, surrogate.batch_size
@@ -111,7 +111,7 @@ class _Search:
         self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(spec.seed, "attack", "views"))
         optimizer = partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay)
         victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
-        self.pair.take(classifying(victim), optimizer)
+        self.pair.take(victim, optimizer)
         self.model_batches = endless_batches(
             len(images), batch_size, stream(spec.seed, "attack", "model_order"), device
         )

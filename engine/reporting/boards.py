@@ -5,37 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from engine.reporting.board import Board, accuracy_values
+from engine.reporting.defenses import compare_defenses
 from engine.reporting.learners import WorstCase, decisive, headline_set, reached, worst_cases
 from engine.reporting.results import PoisonFacts, Results
-from engine.reporting.tables import OWN, UNTRAINED, Spread, Summary
+from engine.reporting.tables import OWN, UNTRAINED, Summary
 from engine.reporting.wording import NOTHING, learner, name_of, of_seeds
-
-SHORT = 12
-"""The most columns of a table that a terminal shows."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """A table as text, and its rows for machines.
-
-    ``name`` is its file's stem; ``words`` says which columns hold no numbers.
-    """
-
-    name: str
-    title: str
-    note: str
-    headings: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    words: frozenset[int]
-    records: list[dict[str, Any]]
-
-    @property
-    def is_short(self) -> bool:
-        """Say whether a terminal is wide enough."""
-        return len(self.headings) <= SHORT
 
 
 def boards(results: Results, summaries: Sequence[Summary]) -> list[Board]:
@@ -45,6 +22,8 @@ def boards(results: Results, summaries: Sequence[Summary]) -> list[Board]:
         found.append(_transfer(results, summaries))
     if len({facts.poison_fraction for facts in results.poisons.values() if not facts.is_reference}) > 1:
         found.append(_fraction(results, summaries))
+    if len(study.defenses) > 1:
+        found += compare_defenses(results, summaries)
     return found
 
 
@@ -98,23 +77,15 @@ def _worst_record(case: WorstCase, downstream: str) -> dict[str, Any]:
     for prefix, summary in (("", case.best), ("clean_", case.clean)):
         record |= {f"{prefix}{axis}": getattr(summary, axis) if summary else None for axis in ("victim", "defense")}
         record |= {f"{prefix}measure": decisive(summary) if summary else None}
-        record |= {f"{prefix}{key}": value for key, value in _numbers(reached(summary) if summary else None).items()}
+        record |= {
+            f"{prefix}{key}": value for key, value in accuracy_values(reached(summary) if summary else None).items()
+        }
     return record | {
         "learners_measured": case.measured,
         "learners": case.learners,
         "image_views": case.image_views,
         "harm_rank": case.harm_rank,
         "cost_rank": case.cost_rank,
-    }
-
-
-def _numbers(found: Spread | None) -> dict[str, float | int | None]:
-    if found is None:
-        return {"accuracy": None, "accuracy_sd": None, "n": 0}
-    return {
-        "accuracy": round(found.mean, 4),
-        "accuracy_sd": None if found.sd is None else round(found.sd, 4),
-        "n": found.n,
     }
 
 
@@ -153,7 +124,7 @@ def _transfer(results: Results, summaries: Sequence[Summary]) -> Board:
 
 def _record(summary: Summary, measure: str) -> dict[str, Any]:
     axes = {axis: getattr(summary, axis) for axis in ("poison", "attack", "victim", "defense", "downstream")}
-    return {**axes, "measure": measure, **_numbers(summary.spreads[measure])}
+    return {**axes, "measure": measure, **accuracy_values(summary.spreads[measure])}
 
 
 def _fraction(results: Results, summaries: Sequence[Summary]) -> Board:

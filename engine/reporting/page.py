@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from engine.reporting import sections
 from engine.reporting.boards import boards
+from engine.reporting.defended import Defended
 from engine.reporting.figures import inks
 from engine.reporting.pictures import MAGNIFICATION
 from engine.reporting.results import Results
@@ -27,11 +28,13 @@ def render_page(
     rows: Sequence[Row],
     summaries: Sequence[Summary],
     figures: Mapping[str, Sheet],
+    shown: Defended | None,
     about: dict[str, Any],
 ) -> str:
     """Return the page as HTML.
 
-    ``figures`` holds the accuracy and loss figures, ``about`` the specs and the provenance.
+    ``figures`` holds the accuracy and loss figures, ``shown`` images under defenses where there are any, ``about``
+    the specs and the provenance.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -53,6 +56,8 @@ def render_page(
         figures={name: _panels(sheet) for name, sheet in figures.items()},
         pictures=sections.picture_rows(results),
         magnification=MAGNIFICATION,
+        defended=shown,
+        strips=sections.defended_rows(shown),
         costs=sections.costs(results),
         missing=results.missing,
         total=sections.totals(results),

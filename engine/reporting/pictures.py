@@ -6,7 +6,8 @@ Shapes: n images [n, H, W, 3], uint8.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from engine.reporting.results import PoisonFacts, Results
-from engine.reporting.sheet import Panel, Sheet, draw_sheet, to_png
+from engine.reporting.sheet import ABOVE, BELOW, RIGHT, Panel, Sheet, draw_sheet, to_png
 from engine.reporting.wording import budget_note, number
 
 MAGNIFICATION = 10
@@ -25,6 +26,8 @@ MOST_PIXELS = 64  # of a side; of larger images every second, third, ... pixel i
 SHARPEN = 4  # screen pixels a pixel, so that scaling a figure does not blur or drop any
 GAP = 2  # pixels between two images
 SHEET_WIDTH = 9.0  # inches
+LARGEST = 1.5  # inches of a side: a few images need not fill the sheet
+LETTER = 0.065  # inches
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,12 @@ class Pictures:
         note = f"perturbation {TIMES} {MAGNIFICATION} around mid-grey"
         if self.clipped:
             note += f" ({number(100 * self.clipped)} % of its values clipped)"
-        if self.stride > 1:
-            note += f"; one of every {self.stride} {TIMES} {self.stride} pixels is shown"
-        return note
+        return f"{note}{self.thinning}"
+
+    @property
+    def thinning(self) -> str:
+        """Say which pixels of large images are shown."""
+        return f"; one of every {self.stride} {TIMES} {self.stride} pixels is shown" if self.stride > 1 else ""
 
 
 def pictures(facts: PoisonFacts) -> Pictures | None:
@@ -70,16 +76,20 @@ def pictures(facts: PoisonFacts) -> Pictures | None:
     )
 
 
+def mosaic(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Return rows of images as one picture with transparent gaps, uint8 [H, W, 4]."""
+    count, height, width, _ = rows[0].shape
+    canvas = np.zeros((len(rows) * (height + GAP) - GAP, count * (width + GAP) - GAP, 4), np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            top, left = row * (height + GAP), column * (width + GAP)
+            canvas[top : top + height, left : left + width] = np.dstack([image, np.full_like(image[..., 0], 255)])
+    return canvas
+
+
 def stack_png(shown: Pictures, index: int) -> bytes:
-    """Return one class as PNG: clean above perturbation above poisoned, with transparent gaps."""
-    rows = [half[index] for half in (shown.clean, shown.noise, shown.poisoned)]
-    height, width, _ = rows[0].shape
-    canvas = np.zeros((3 * height + 2 * GAP, width, 4), np.uint8)
-    for place, image in enumerate(rows):
-        top = place * (height + GAP)
-        canvas[top : top + height, :, :3] = image
-        canvas[top : top + height, :, 3] = 255
-    return to_png(canvas)
+    """Return one class as PNG: clean above perturbation above poisoned."""
+    return to_png(mosaic([half[index : index + 1] for half in (shown.clean, shown.noise, shown.poisoned)]))
 
 
 def draw_perturbations(results: Results) -> Sheet:
@@ -100,31 +110,42 @@ def _panels(results: Results) -> list[Panel]:
         shown = pictures(facts)
         if shown is None or not facts.is_attack:
             continue
-        height, width = shown.clean.shape[1:3]
-
-        def draw(axes: Axes, shown: Pictures = shown) -> Sequence[Artist]:
-            _draw_pictures(axes, shown)
-            return ()
-
-        side = (SHEET_WIDTH - 1.15) / len(shown.classes)
+        rows = {"clean": shown.clean, f"perturbation\n{TIMES} {MAGNIFICATION}": shown.noise, "poisoned": shown.poisoned}
         title = f"{facts.name}: {shown.note}; {budget_note(facts)}"
-        panels.append(Panel(title, draw, 0.85 + 3 * side * height / width, left=1.0))
+        panels.append(image_panel(title, rows, shown.classes))
     return panels
 
 
-def _draw_pictures(axes: Axes, shown: Pictures) -> None:
-    count, height, width, _ = shown.clean.shape
-    rows = {"clean": shown.clean, f"perturbation\n{TIMES} {MAGNIFICATION}": shown.noise, "poisoned": shown.poisoned}
-    canvas = np.zeros((3 * (height + GAP) - GAP, count * (width + GAP) - GAP, 4), np.uint8)
-    for row, images in enumerate(rows.values()):
-        for column, image in enumerate(images):
-            top, left = row * (height + GAP), column * (width + GAP)
-            canvas[top : top + height, left : left + width] = np.dstack([image, np.full_like(image[..., 0], 255)])
+def image_panel(
+    title: str, rows: Mapping[str, np.ndarray], columns: Sequence[str], *, left: float = 1.0, foot: str = ""
+) -> Panel:
+    """Return a panel of named rows of images [n, H, W, 3].
+
+    Units: left, the room for the rows' names, in inches.
+    ``foot`` stands below the names of the columns.
+    """
+    height, width = next(iter(rows.values())).shape[1:3]
+    across = SHEET_WIDTH - left - RIGHT
+    side = min(across / len(columns), LARGEST)
+
+    def draw(axes: Axes) -> Sequence[Artist]:
+        _draw_images(axes, rows, columns)
+        right = axes.get_xlim()[1]
+        axes.set_xlim(right=right * across / (side * len(columns)))  # a few images leave room beside them
+        axes.set_xlabel(textwrap.fill(foot, int(across / LETTER)), x=0, horizontalalignment="left")
+        return ()
+
+    return Panel(title, draw, ABOVE + BELOW + len(rows) * side * height / width, left=left)
+
+
+def _draw_images(axes: Axes, rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> None:
+    height, width = next(iter(rows.values())).shape[1:3]
+    canvas = mosaic([*rows.values()])
     edges = (-0.5, canvas.shape[1] - 0.5, canvas.shape[0] - 0.5, -0.5)
     sharp = canvas.repeat(SHARPEN, axis=0).repeat(SHARPEN, axis=1)
     axes.imshow(sharp, interpolation="nearest", extent=edges)
-    axes.set_xticks([column * (width + GAP) + width / 2 for column in range(count)], shown.classes)
-    axes.set_yticks([row * (height + GAP) + height / 2 for row in range(3)], list(rows))
+    axes.set_xticks([column * (width + GAP) + width / 2 for column in range(len(columns))], columns)
+    axes.set_yticks([row * (height + GAP) + height / 2 for row in range(len(rows))], list(rows))
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

@@ -32,7 +32,7 @@ def resolved_specs(results: Results) -> dict[str, Any]:
         "dataset": {study.dataset: manifests[0]["dataset"]["spec"]} if manifests else {},
         "attacks": {facts.attack: facts.spec for facts in results.poisons.values()},
         "victims": {name: resolved(load("victims", name)) for name in study.victims},
-        "defenses": {name: resolved(load("defenses", name)) for name in study.defenses},
+        "defenses": {name: resolved(spec) for name, spec in results.defenses.items()},
         "probe": {protocol: resolved(load("probes", protocol))},
     }
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts.files import write_csv, write_json
-from engine.reporting.boards import Board, boards
+from engine.reporting.board import Board, values
+from engine.reporting.boards import boards
 from engine.reporting.results import Results
-from engine.reporting.tables import OWN, Row, Spread, Summary, by_setting, measures_of
+from engine.reporting.tables import OWN, Row, Summary, by_setting, measures_of
 from engine.reporting.wording import Column, cell, columns_of, count_of, missing_note, name_of
 from engine.specfiles import resolved
 
@@ -54,7 +55,7 @@ def _flat(summary: Summary, measures: Sequence[str]) -> dict[str, Any]:
     line: dict[str, Any] = {axis: getattr(summary, axis) for axis in AXES}
     line["seeds"] = len(summary.rows)
     for measure in measures:
-        found = _values(summary.spreads[measure])
+        found = values(summary.spreads[measure])
         line |= {measure: found["mean"], f"{measure}_sd": found["sd"], f"{measure}_n": found["n"]}
         if measure.endswith("_drop"):
             line |= {f"{measure}_ci_low": found["low"], f"{measure}_ci_high": found["high"]}
@@ -65,17 +66,10 @@ def _flat(summary: Summary, measures: Sequence[str]) -> dict[str, Any]:
 def _nested(summary: Summary) -> dict[str, Any]:
     described: dict[str, Any] = {axis: getattr(summary, axis) for axis in AXES}
     described["seeds"] = [row.seed for row in summary.rows]
-    described["measures"] = {measure: _values(found) for measure, found in summary.spreads.items()}
+    described["measures"] = {measure: values(found) for measure, found in summary.spreads.items()}
     described["probe"] = list(summary.protocols)
     described["missing"] = list(summary.missing)
     return described
-
-
-def _values(found: Spread | None) -> dict[str, float | int | None]:
-    if found is None:
-        return {"n": 0, "mean": None, "sd": None, "low": None, "high": None}
-    numbers = {name: getattr(found, name) for name in ("mean", "sd", "low", "high")}
-    return {"n": found.n, **{name: None if value is None else round(value, 4) for name, value in numbers.items()}}
 
 
 def table(

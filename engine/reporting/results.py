@@ -13,16 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.artifacts.files import ArtifactError, read_json
 from engine.artifacts.poison import read_manifest
+from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
 from engine.study import Cell, StudySpec, cells, floor_path, poison_path
 
 REFERENCE_KIND = "clean"
 """The attack that leaves the images alone: what every poison is compared with."""
 
+UNDEFENDED_KIND = "none"
+"""The defense that does nothing: what every defense is compared with."""
+
 REMAINDER_KIND = "clean_remainder"
 """The attack that withholds images and leaves the others alone: what partly poisoned data sets are compared with."""
 
 Read = TypeVar("Read")
+Parsed = TypeVar("Parsed", bound=BaseModel)
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -47,6 +52,15 @@ class Accuracy(BaseModel):
     def protocol(self) -> tuple[str, str, int]:
         """Return what two numbers must share before one may be subtracted from the other."""
         return self.train_set, self.select, self.numerics
+
+
+class Cost(BaseModel):
+    """How long an epoch of a training took, and on what kind of device."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    seconds_per_epoch: Annotated[float, Field(gt=0)]
+    device: str
 
 
 class FloorKey(NamedTuple):
@@ -116,15 +130,22 @@ class Results:
 
     study: StudySpec
     poisons: dict[str, PoisonFacts] = field(default_factory=dict)
+    defenses: dict[str, DefenseSpec] = field(default_factory=dict)
     accuracies: dict[tuple[Cell, str], Accuracy] = field(default_factory=dict)
     floors: dict[FloorKey, Accuracy] = field(default_factory=dict)
     curves: dict[Cell, Curve] = field(default_factory=dict)
+    costs: dict[Cell, Cost] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
 
     @property
     def reference(self) -> str | None:
         """Return the name of the clean poison, the first where there are several."""
         return next((name for name, facts in self.poisons.items() if facts.is_reference), None)
+
+    @property
+    def undefended(self) -> str | None:
+        """Return the name of the defense that does nothing, the first where there are several."""
+        return next((name for name, spec in self.defenses.items() if spec.kind == UNDEFENDED_KIND), None)
 
     def chain(self, facts: PoisonFacts) -> list[PoisonFacts]:
         """Return a poison and those that its noise starts from."""
@@ -161,7 +182,7 @@ def floor_stage(key: FloorKey) -> str:
 
 def read_results(study: StudySpec) -> Results:
     """Read what a study has made so far."""
-    results = Results(study)
+    results = Results(study, defenses={name: load("defenses", name) for name in study.defenses})
     for name in study.poisons:
         results.poisons[name] = _poison(results, name)
     for victim in study.victims:
@@ -169,7 +190,7 @@ def read_results(study: StudySpec) -> Results:
             for downstream in study.downstream:
                 key = FloorKey(victim, seed, downstream)
                 file = floor_path(study.dataset, *key)
-                if found := results.read(floor_stage(key), lambda file=file: _accuracy(file)):  # type: ignore[misc]
+                if found := results.read(floor_stage(key), lambda file=file: _parse(file, Accuracy)):  # type: ignore[misc]
                     results.floors[key] = found
     for cell in cells(study):
         _read_cell(results, cell)
@@ -180,10 +201,13 @@ def _read_cell(results: Results, cell: Cell) -> None:
     curve = results.read(f"pretrain@{cell.key}", lambda: _curve(cell.curve))
     if curve is not None:
         results.curves[cell] = curve
+    # Without a file the time is unknown, and no result is missing: encoders are older than times.
+    if cell.cost.exists() and (cost := results.read(f"pretrain@{cell.key}", lambda: _parse(cell.cost, Cost))):
+        results.costs[cell] = cost
     for downstream in results.study.downstream:
         file = cell.probe(downstream)
-        found = results.read(probe_stage(cell.key, downstream), lambda file=file: _accuracy(file))  # type: ignore[misc]
-        if found is not None:
+        stage = probe_stage(cell.key, downstream)
+        if found := results.read(stage, lambda file=file: _parse(file, Accuracy)):  # type: ignore[misc]
             results.accuracies[cell, downstream] = found
 
 
@@ -199,14 +223,16 @@ def _poison(results: Results, name: str) -> PoisonFacts:
     return PoisonFacts(name, entry.attack, entry.init, manifest["attack"]["spec"], manifest, preview)
 
 
-def _accuracy(file: Path) -> Accuracy:
+def _parse(file: Path, model: type[Parsed]) -> Parsed:
     content = read_json(file)
     try:
-        return Accuracy.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise ArtifactError(f"{file} holds no accuracies: {where}: {fault['msg']}; run the stage again") from error
+        raise ArtifactError(
+            f"{file} holds no {model.__name__.lower()}: {where}: {fault['msg']}; run the stage again"
+        ) from error
 
 
 def _curve(file: Path) -> Curve:

@@ -6,10 +6,12 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+from engine.reporting.defended import Defended
 from engine.reporting.figures import inks
 from engine.reporting.learners import decisive, headline_set, reached, worst_cases
-from engine.reporting.pictures import pictures, stack_png
+from engine.reporting.pictures import mosaic, pictures, stack_png
 from engine.reporting.results import PoisonFacts, Results
+from engine.reporting.sheet import to_png
 from engine.reporting.tables import UNTRAINED, Row, Summary, by_setting
 from engine.reporting.wording import (
     NOTHING,
@@ -123,6 +125,11 @@ def picture_rows(results: Results) -> list[dict[str, Any]]:
         tiles = [(name, data_uri(stack_png(shown, index))) for index, name in enumerate(shown.classes)]
         found.append({"name": facts.name, "note": shown.note, "budget": budget_sentence(facts), "tiles": tiles})
     return found
+
+
+def defended_rows(shown: Defended | None) -> list[tuple[str, str]]:
+    """Return the name of every defense that changes images, and a strip of them."""
+    return [(name, data_uri(to_png(mosaic([images])))) for name, images in shown.rows.items()] if shown else []
 
 
 def costs(results: Results) -> list[dict[str, Any]]:

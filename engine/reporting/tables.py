@@ -155,16 +155,16 @@ def _row(results: Results, cell: Cell, downstream: str) -> Row:
     }
     if own is None:
         return Row(**coordinates, linear=None, knn=None)  # type: ignore[arg-type]
-    floor = _comparable(own, results.floors.get(FloorKey(cell.victim, cell.seed, downstream)))
+    floor = comparable(own, results.floors.get(FloorKey(cell.victim, cell.seed, downstream)))
     clean = None
     if results.reference is not None:
         twin = Cell(cell.dataset, results.reference, cell.victim, cell.defense, cell.seed)
-        clean = _comparable(own, results.accuracies.get((twin, downstream)))
+        clean = comparable(own, results.accuracies.get((twin, downstream)))
     measures = {name: value for probe in (*PROBES, OWN) for name, value in _compare(probe, own, clean, floor)}
     return Row(**coordinates, **measures, train_set=own.train_set, select=own.select)  # type: ignore[arg-type]
 
 
-def _comparable(own: Accuracy, other: Accuracy | None) -> Accuracy | None:
+def comparable(own: Accuracy, other: Accuracy | None) -> Accuracy | None:
     """Return the other accuracies where they were measured in the same way."""
     return other if other is not None and other.protocol == own.protocol else None
 

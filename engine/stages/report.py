@@ -20,6 +20,7 @@ def report(study_name: str) -> Path:
 
     What is missing is listed, in the table and on the page; it is no error.
     """
+    from engine.reporting.defended import defended, draw_defended
     from engine.reporting.figures import draw_accuracy, draw_losses
     from engine.reporting.page import render_page
     from engine.reporting.pictures import draw_perturbations
@@ -31,13 +32,16 @@ def report(study_name: str) -> Path:
     summaries = summarise(rows)
     about = {"specs": resolved_specs(results), "provenance": provenance(results)}
     figures = {"accuracy": draw_accuracy(results, summaries), "loss": draw_losses(results)}
+    shown = defended(results)
     target = REPORTS / results.study.name
     with atomic_directory(target) as folder:
         write_records(folder, results, rows, summaries, about)
         (folder / "accuracy.png").write_bytes(figures["accuracy"].png())
         (folder / "loss_curves.png").write_bytes(figures["loss"].png())
         (folder / "perturbations.png").write_bytes(draw_perturbations(results).png())
-        page = render_page(results, rows, summaries, figures, about)
+        if shown is not None:
+            (folder / "defenses.png").write_bytes(draw_defended(shown).png())
+        page = render_page(results, rows, summaries, figures, shown, about)
         (folder / "index.html").write_text(page, encoding="utf-8")
     _print(results, summaries, target / "index.html")
     return target

@@ -35,7 +35,9 @@ class ImageDefense(Defense):
         return self.position == "dataset"
 
     def on_dataset(self, images: ImageSet, context: DefenseContext) -> ImageSet:
-        """Change all images once and round them to eight bits."""
+        """Change all images once and round them to eight bits, if that is the position."""
+        if not self.changes_dataset:
+            return images
         changed = torch.empty_like(images.images_u8)
         for start in range(0, len(images), CHUNK):
             rows = slice(start, start + CHUNK)

@@ -11,22 +11,10 @@ import torch
 from torch import Tensor
 
 from engine.batching import Resident
-from engine.errors import EngineError
 from engine.protocols import Defense, Executor, ImageSet, Progress, Victim
 from engine.training.bilevel import Objective
 from engine.training.pretrain import Recipe, pretrain
 from engine.transfer import to_device
-
-
-def classifying(victim: Victim) -> Victim:
-    """Return a surrogate that learns the classes, as it is.
-
-    Raises:
-        EngineError: it has no classifier, so that noise cannot aim at a class.
-    """
-    if victim.classifier is None:
-        raise EngineError("this attack's surrogate must learn the classes; give it 'kind: supervised'")
-    return victim
 
 
 def train_reference(

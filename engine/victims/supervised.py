@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 class Spec(VictimSpec):
     """Supervised learning; give it ``views: {preset: weak}`` (crop with padding 4, flip)."""
+
+    classifies: ClassVar[bool] = True
 
     kind: Literal["supervised"]
     backbone: spec_of("backbones")  # type: ignore[valid-type]

@@ -65,8 +65,8 @@ def to_grey(images_B3HW: Tensor) -> Tensor:
     return luma(images_B3HW)[:, None].expand_as(images_B3HW)
 
 
-def solarize(images_B3HW: Tensor, threshold: float) -> Tensor:
-    """Invert every value at or above a threshold; the gradient there is -1."""
+def solarize(images_B3HW: Tensor, threshold: float | Tensor) -> Tensor:
+    """Invert every value at or above a threshold, of all images or of each; the gradient there is -1."""
     return torch.where(images_B3HW < threshold, images_B3HW, 1 - images_B3HW)
 
 

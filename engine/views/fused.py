@@ -1,23 +1,12 @@
 """Crop, flip, jitter and grayscale of a batch on a CPU in one compiled pass, forwards and backwards.
 
-``fused.c`` beside this file is compiled on first use with the C compiler of the machine and kept in the user's
-cache. Where there is no compiler, the same views come from torch's own operations, more slowly; that is said once.
+``fused.c`` beside this file is compiled by ``engine.native``. Where there is no compiler, the same views come from
+torch's own operations, ten times as slowly.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import itertools
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from engine.native import in_threads
+from engine.native import library as compiled
 from engine.views.images import Images, Ragged, sizes_of
 
 SOURCE = Path(__file__).with_name("fused.c")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 
 
 class _Call(ctypes.Structure):
@@ -41,62 +31,14 @@ class _Call(ctypes.Structure):
     ]
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled code, or None, with a warning, where it cannot be made."""
-    compiler = _compiler()
-    if not compiler:
-        warnings.warn("no C compiler: views on the CPU take about ten times as long", RuntimeWarning, stacklevel=2)
-        return None
-    try:
-        loaded = ctypes.CDLL(str(_compiled(compiler)))
-    except OSError as error:
-        warnings.warn(f"{error}; views run on torch alone", RuntimeWarning, stacklevel=2)
-        return None
-    pointers = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-    loaded.views_forward.argtypes = pointers
-    loaded.views_backward.argtypes = (*pointers, ctypes.c_void_p)
+    loaded = compiled(SOURCE, "views")
+    if loaded is not None:
+        pointers = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        loaded.views_forward.argtypes = pointers
+        loaded.views_backward.argtypes = (*pointers, ctypes.c_void_p)
     return loaded
-
-
-def _compiler() -> list[str]:
-    """Return the command of a C compiler; as for make, CC may hold a launcher or options."""
-    found = (shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return shlex.split(os.environ.get("CC", "")) or [path for path in found if path][:1]
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "contrastive-poisoning-engine"
-
-
-def _cpu_flags() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _compiled(compiler: list[str]) -> Path:
-    """Return the shared library from the user's cache, compiled where it is not there yet.
-
-    Raises:
-        OSError: it cannot be compiled, or not be kept.
-    """
-    # A cache on a shared home serves processors of many kinds.
-    processor = platform.processor() + _cpu_flags()
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), *FLAGS, *compiler, processor)).encode()).hexdigest()[:16]
-    file = _cache() / f"views-{key}.so"
-    if file.exists():
-        return file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
-        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OSError(f"{shlex.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
-        made.replace(file)  # at once: other processes may be compiling the same
-    return file
 
 
 def can_fuse(images: Images) -> bool:
@@ -122,23 +64,13 @@ class _Plan:
     grey: Tensor
 
     def run(self, name: str, pixels: Tensor, *results: Tensor) -> None:
-        """Call the compiled code, the batch cut over torch's threads; ctypes lets go of the interpreter's lock."""
+        """Call the compiled code, the batch cut over torch's threads."""
         function = getattr(library(), name)
         parts = (self.boxes, self.factors, self.offsets, self.sizes, self.order, self.flip, self.grey)
         pointers = [part.data_ptr() for part in (pixels, *parts)]
         call = ctypes.byref(_Call(*pointers, self.out, int(len(self.order) > 0)))
         targets = [result.data_ptr() for result in results]
-        batch = len(self.boxes)
-        threads = max(min(torch.get_num_threads(), batch), 1)
-        spans = itertools.pairwise(batch * thread // threads for thread in range(threads + 1))
-        mapped = map if threads == 1 else _pool(threads).map
-        if any(mapped(lambda span: function(call, *span, *targets), spans)):
-            raise MemoryError(f"no memory for views of {batch} images")
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="views")
+        in_threads(lambda begin, end: function(call, begin, end, *targets), len(self.boxes))
 
 
 class _Fused(torch.autograd.Function):

@@ -167,6 +167,18 @@ def test_a_remainder_of_nothing_or_of_everything_is_refused(project: Path, chang
         load("attacks", "r")
 
 
+@pytest.mark.parametrize("kind", ["aap", "adversarial_poisoning", "aue", "unlearnable_examples"])
+def test_noise_that_aims_at_classes_asks_for_a_surrogate_that_learns_them(project: Path, kind: str) -> None:
+    for learner in plugins.kinds("victims"):
+        values = {"kind": kind, **SMALL[kind], "surrogate": surrogate(learner)}
+        Path("specs/attacks/s.yaml").write_text(json.dumps(values))
+        if plugins.module_of("victims", learner).Spec.classifies:
+            assert load("attacks", "s").surrogate.kind == learner
+        else:
+            with pytest.raises(SpecFault, match=rf"surrogate\.kind: given \"{learner}\".*; allowed: supervised"):
+                load("attacks", "s")
+
+
 def test_a_poison_starts_from_another(release: Any) -> None:
     release("random_noise", "first", granularity="class")
     still = {"rounds": 1, "model_steps": 1, "noise_steps": 1, "pgd_steps": 1, "step_size_rel": 1e-6}

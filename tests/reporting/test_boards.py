@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from engine.reporting.boards import Board, boards
+from engine.reporting.board import Board
+from engine.reporting.boards import boards
 from engine.reporting.learners import worst_cases
 from engine.reporting.results import FloorKey, PoisonFacts, Results
 from engine.reporting.sections import cards
 from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.wording import NOTHING, budget_sentence
+from engine.spec import DefenseSpec
 from engine.study import Cell, StudySpec, cells
 from tests.reporting.conftest import facts_of, judged
 
@@ -64,7 +66,8 @@ def study(**changes: tuple[object, ...]) -> StudySpec:
 
 def results_of(spec: StudySpec) -> Results:
     """Everything measured; the taught victim's own classifier is five points better, on its own classes alone."""
-    results = Results(spec, {name: facts(name) for name in POISONS})
+    defenses = {name: DefenseSpec(kind=name) for name in spec.defenses}
+    results = Results(spec, {name: facts(name) for name in POISONS}, defenses)
     for cell in cells(spec):
         for downstream in spec.downstream:
             linear = value_of(cell) - 20 * (downstream == "toys")
@@ -163,10 +166,14 @@ def test_an_axis_of_one_value_is_left_out(changes: dict[str, tuple[object, ...]]
 
 def test_one_victim_on_one_set_has_no_transfer_and_one_fraction_no_fractions() -> None:
     results = results_of(study(victims=("simclr",), downstream=("pets",)))
-    assert set(boards_of(results)) == {"worst_case", "fraction"}
+    assert set(boards_of(results)) == {"worst_case", "fraction", "defenses"}
     for name, found in results.poisons.items():
         results.poisons[name] = replace(found, spec={**found.spec, "poison_fraction": 1.0})
-    assert set(boards_of(results)) == {"worst_case"}
+    assert set(boards_of(results)) == {"worst_case", "defenses"}
+
+
+def test_a_study_of_one_defense_has_no_table_of_defenses() -> None:
+    assert set(boards_of(results_of(study(defenses=("none",))))) == {"worst_case", "transfer", "fraction"}
 
 
 def test_fractions_stand_beside_what_the_clean_remainder_teaches(wide: Results) -> None:
@@ -208,6 +215,7 @@ def test_a_study_without_results_has_boards_of_nothing(wide: Results) -> None:
     wide.accuracies.clear()
     wide.floors.clear()
     found = boards_of(wide)
-    assert set(found) == {"worst_case", "transfer", "fraction"}
+    defenses = {f"defenses-{victim}-{downstream}" for victim in ("simclr", "taught") for downstream in ("toys", "pets")}
+    assert set(found) == {"worst_case", "transfer", "fraction", *defenses}
     assert all(line[2] == line[4] == NOTHING for line in found["worst_case"].lines)
     assert all(record["n"] == 0 for board in found.values() for record in board.records)

@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from engine.artifacts import write_poison
-from engine.protocols import ImageSet, Poison
+from engine.protocols import Defense, ImageSet, Poison
 from engine.reporting.results import read_results
 from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.wording import COLUMNS, cell
 from engine.specfiles import load, resolved
 from engine.stages.report import report
 from engine.study import Cell, cells, floor_path, load_study, poison_path
+from engine.training.defending import ImageDefense
 
 SPECS = {
     "attacks/clean": "kind: clean",
@@ -386,6 +387,67 @@ def test_boards_are_on_the_page_in_markdown_and_in_csv(finished: Report) -> None
     assert "noise random_noise 66.6 ± 0.7 simclr_b 62.6 ± 0.7 simclr_b 2 12,000 1 1" in finished.page.text
     assert "clean best" in finished.page.text
     assert set(json.loads((finished.folder / "study.json").read_text())["boards"]) == {"worst_case", "transfer"}
+
+
+@pytest.fixture
+def guarded(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same study under three defenses of which one inverts the images, with the time of every epoch."""
+    built = iter([ImageDefense(lambda images, _: 1 - images, "batch"), Defense()])  # of a report; none is not built
+    monkeypatch.setattr("engine.plugins.build", lambda *_: next(built))
+    for name in ("invert", "same"):
+        (study / "specs" / "defenses" / f"{name}.yaml").write_text("kind: none")
+    spec = study / "specs" / "studies" / "tiny.yaml"
+    spec.write_text(spec.read_text().replace("defenses: [none]", "defenses: [none, invert, same]"))
+    for run in cells(load_study("tiny")):
+        gain = {"none": 0.0, "invert": 10.25, "same": 0.0}[run.defense] - 20 * (run.poison == "noise")
+        write_probe(run.probe("tiny"), 60 + gain + run.seed, 50)
+        run.curve.write_text("epoch,loss,lr\n1,4.5,0.1\n2,3.25,0.1\n")
+        write_cost(run, {"none": 8.0, "invert": 20.0, "same": 10.0}[run.defense])
+    return study
+
+
+def write_cost(run: Cell, seconds: float) -> None:
+    run.cost.parent.mkdir(parents=True, exist_ok=True)
+    run.cost.write_text(json.dumps({"seconds_per_epoch": seconds, "device": "cpu"}))
+
+
+def test_defenses_have_tables_and_a_picture(guarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = report("tiny")
+    boards = {"defenses-simclr_a", "defenses-simclr_b"}
+    assert {file.name for file in folder.iterdir()} == {*FILES, *(f"{name}.csv" for name in boards), "defenses.png"}
+    with (folder / "defenses-simclr_a.csv").open(newline="") as stream:
+        rows = {(row["defense"], row["poison"], row["measure"]): row for row in csv.DictReader(stream)}
+    assert len(rows) == 3 * 3 * 2
+    row = rows["invert", "noise", "linear"]
+    assert [float(row[name]) for name in ("recovered", "clean_cost", "time_ratio")] == [10.25, -10.25, 2.5]
+    content = json.loads((folder / "study.json").read_text())
+    assert boards < set(content["boards"])
+    line = "invert 70.8 ± 0.7 \N{MINUS SIGN}10.2 ± 0.0 50.8 ± 0.7 10.2 ± 0.0 70.8 ± 0.7 10.2 ± 0.0 2.50"
+    page, markdown = page_of(folder), (folder / "summary.md").read_text()
+    assert line in page.text
+    assert f"| {line.replace(' ', ' | ').replace(' | ± | ', ' ± ')} |" in markdown
+    for text in (page.text, markdown, capsys.readouterr().out):
+        assert "Defenses of simclr_a" in text
+        assert "Defenses of simclr_b" in text
+    assert "What the defenses look like" in page.text
+    assert "before the objective: same." in page.text
+    assert {"defenses.png", "defenses-simclr_a.csv"} <= {value for _, value in page.values("href")}
+    strips = [value for _, value in page.values("alt") if value.startswith("noise under ")]
+    assert strips == ["noise under none: cat, dog", "noise under invert: cat, dog"]
+
+
+def test_a_time_that_is_not_there_is_unknown_and_one_that_is_damaged_is_named(guarded: Path) -> None:
+    for run in cells(load_study("tiny")):
+        if (run.victim, run.defense) == ("simclr_a", "invert"):
+            run.cost.unlink()
+    damaged = Cell("tiny", "noise", "simclr_b", "same", 1)
+    write_cost(damaged, -1.0)
+    content = json.loads((report("tiny") / "study.json").read_text())
+    assert [gap["stage"] for gap in content["missing"]] == [f"pretrain@{damaged.key}"]
+    assert "seconds_per_epoch" in content["missing"][0]["reason"]
+    markdown = (guarded / "reports" / "tiny" / "summary.md").read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith(("| invert ", "| same "))]
+    assert [line.split(" | ")[-1] for line in lines] == ["unknown |", "1.25 |", "2.50 |", "1.25 (n = 5) |"]
 
 
 def test_a_report_that_fails_leaves_the_last_one(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

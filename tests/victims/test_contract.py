@@ -13,6 +13,7 @@ from engine import plugins
 from engine.optimization import trained
 from engine.protocols import Source, Victim
 from engine.randomness import stream
+from engine.victimspec import VictimSpec
 
 KINDS = plugins.kinds("victims")
 SIZE, BATCH, CLASSES = 16, 8, 4
@@ -24,9 +25,16 @@ SMALL: dict[str, Any] = {
 SOURCE = Source((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), CLASSES)
 
 
+def spec_of(kind: str, **changes: Any) -> VictimSpec:
+    values = {"kind": kind, **SMALL, **changes}
+    spec: VictimSpec = TypeAdapter(plugins.spec_of("victims")).validate_python(values, strict=False)
+    return spec
+
+
 def build(kind: str, seed: int = 0, **changes: Any) -> Victim:
-    spec = TypeAdapter(plugins.spec_of("victims")).validate_python({"kind": kind, **SMALL, **changes}, strict=False)
-    return plugins.build("victims", spec, source=SOURCE, generator=stream(seed, "victim", "init"))
+    spec = spec_of(kind, **changes)
+    victim: Victim = plugins.build("victims", spec, source=SOURCE, generator=stream(seed, "victim", "init"))
+    return victim
 
 
 def batch(victim: Victim, seed: int = 0) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -124,6 +132,14 @@ class TestContract:
         fresh.network.load_state_dict(trained.network.state_dict())
         views, labels = batch(trained)
         assert torch.equal(trained.loss(views, labels), fresh.loss(views, labels))
+
+    def test_its_spec_says_whether_it_classifies(self, kind: str) -> None:
+        victim = build(kind)
+        assert spec_of(kind).classifies == (victim.classifier is not None)
+        if victim.classifier is not None:
+            logits = victim.classifier(victim.encoder(torch.rand(2, 3, SIZE, SIZE)))
+            assert logits.shape == (2, CLASSES)
+            assert len(victim.views) == 1
 
     def test_the_encoder_gives_features(self, kind: str) -> None:
         victim = build(kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine import native
 from engine.randomness import stream
 from engine.views import ViewParameters, Views, fused
 from engine.views.arithmetic import FLOAT
@@ -32,7 +32,7 @@ VIEWS = Views(
     grayscale=0.2,
 )
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))
-COMPILER = fused._compiler()
+COMPILER = native.compiler_command()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -249,9 +249,9 @@ def uncached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest
     """Forget the loaded code, and keep what is compiled in a folder of its own."""
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    fused.library.cache_clear()
+    native.library.cache_clear()
     yield monkeypatch
-    fused.library.cache_clear()
+    native.library.cache_clear()
 
 
 def test_without_a_compiler_the_views_are_the_same_and_it_is_said_once(
@@ -265,44 +265,6 @@ def test_without_a_compiler_the_views_are_the_same_and_it_is_said_once(
     some_views()  # a second warning would be an error
 
 
-@pytest.mark.parametrize(
-    ("compiler", "words"),
-    [
-        ("false", "failed"),
-        (f"{shlex.join(COMPILER)} --no-such-flag", "no-such-flag"),
-        ("/no/such/compiler", "/no/such/compiler"),
-    ],
-)
-def test_a_compiler_that_fails_is_reported(
-    expected: Tensor, uncached: pytest.MonkeyPatch, compiler: str, words: str
-) -> None:
-    uncached.setenv("CC", compiler)
-    with pytest.warns(RuntimeWarning, match=words) as said:
-        views = some_views()
-    assert len(said) == 1
-    assert "torch alone" in str(said[0].message)
-    torch.testing.assert_close(views, expected, atol=1e-5, rtol=0)
-
-
-def test_a_cache_that_cannot_be_written_is_reported(uncached: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    uncached.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(RuntimeWarning, match="torch alone"):
-        assert fused.library() is None
-
-
-def test_compiled_code_is_kept_and_a_compiler_may_have_a_launcher(
-    expected: Tensor, uncached: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    uncached.setenv("CC", f"env LANG=C {shlex.join(COMPILER)}")
-    assert torch.equal(some_views(), expected)
-    (kept,) = (file for file in (tmp_path / "cache").rglob("*") if file.is_file())
-    assert kept.suffix == ".so"
-    fused.library.cache_clear()
-    uncached.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert torch.equal(some_views(), expected)
-
-
 def compile_c(*arguments: str) -> None:
     done = subprocess.run([*COMPILER, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -311,7 +273,7 @@ def compile_c(*arguments: str) -> None:
 def test_the_code_compiles_without_warnings(tmp_path: Path) -> None:
     strict = ("-Wall", "-Wextra", "-Werror")
     made = tmp_path / "views.so"
-    compile_c(*fused.FLAGS, *strict, str(fused.SOURCE), "-o", str(made), "-lm")
+    compile_c(*native.FLAGS, *strict, str(fused.SOURCE), "-o", str(made), "-lm")
     assert made.is_file()
 
 
@@ -380,7 +342,7 @@ def test_the_code_stays_inside_its_memory_and_has_no_undefined_behaviour(tmp_pat
     if not ready or subprocess.run([program], capture_output=True, check=False).returncode:
         pytest.skip("this compiler has no address sanitizer that runs here")
     main.write_text(EXERCISE)
-    numeric = [flag for flag in fused.FLAGS if flag not in ("-shared", "-fPIC", "-O3")]
+    numeric = [flag for flag in native.FLAGS if flag not in ("-shared", "-fPIC", "-O3")]
     compile_c("-O1", *numeric, *sanitize, f"-I{fused.SOURCE.parent}", str(main), "-o", str(program), "-lm")
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
