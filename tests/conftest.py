@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,44 @@ def cifar_subset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(CIFAR_SUBSET) as archive:
         archive.extractall(folder, filter="data")
     return folder / "cifar10"
+
+
+@pytest.fixture
+def uncached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Forget the loaded C code, and keep what is compiled in a folder of its own."""
+    from engine import native
+
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    native.library.cache_clear()
+    yield monkeypatch
+    native.library.cache_clear()
+
+
+def _succeed(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def examine(tmp_path: Path) -> Callable[[Path, str], None]:
+    """Compile a C source with every warning an error, then run a program that includes it under sanitizers."""
+    from engine import native
+
+    compiler = native.compiler_command()
+    sanitize = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    main, program = tmp_path / "main.c", tmp_path / "main"
+
+    def examined(source: Path, exercise: str) -> None:
+        made = tmp_path / "made.so"
+        _succeed(*compiler, *native.FLAGS, "-Wall", "-Wextra", "-Werror", source, "-o", made, "-lm")
+        main.write_text("int main(void) { return 0; }\n")
+        empty = subprocess.run([*compiler, *sanitize, main, "-o", program], capture_output=True, check=False)
+        if empty.returncode or subprocess.run([program], capture_output=True, check=False).returncode:
+            pytest.skip("this compiler has no address sanitizer that runs here")
+        main.write_text(exercise)
+        numeric = [flag for flag in native.FLAGS if flag not in ("-shared", "-fPIC", "-O3")]
+        _succeed(*compiler, "-O1", *numeric, *sanitize, f"-I{source.parent}", main, "-o", program, "-lm")
+        _succeed(program)
+
+    return examined

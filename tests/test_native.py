@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,16 +26,6 @@ def some_results() -> Tensor:
 def expected() -> Tensor:
     """Return results of the code that is loaded."""
     return some_results()
-
-
-@pytest.fixture
-def uncached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Forget the loaded code, and keep what is compiled in a folder of its own."""
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    native.library.cache_clear()
-    yield monkeypatch
-    native.library.cache_clear()
 
 
 def test_without_a_compiler_results_are_the_same_and_it_is_said_once(
