@@ -1,7 +1,8 @@
-"""Batch norm against torch's own: whole batches, groups of them, the joint batch of two processes."""
+"""Batch norm against torch's own: whole batches, groups of them, several sets, the joint batch of two processes."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, distributed, multiprocessing, nn
 
-from engine.normalization import BatchNorm1d, BatchNorm2d, group_batch_norm_, own_batch_norm_
+from engine.normalization import BatchNorm1d, BatchNorm2d, BatchNormSets, group_batch_norm_, own_batch_norm_
+from engine.optimization import trained
 from engine.randomness import stream
 
 OURS = {1: BatchNorm1d, 2: BatchNorm2d}
@@ -125,13 +127,115 @@ def test_our_batch_norm_takes_the_place_of_torchs_with_its_settings() -> None:
     assert network[0] is inner
 
 
-ROWS = (5, 3)  # of each of two processes
-
-
 def two_layers(dimensions: int, groups: int) -> nn.Module:
     """Return a network through whose second batch norm the gradient reaches the first."""
     first, second = (batch_norms(3, dimensions)[0] for _ in range(2))
     return group_batch_norm_(nn.Sequential(first, nn.Tanh(), second), groups)
+
+
+NAMES = ("left", "middle", "right")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def with_sets(own: str = "middle", groups: int = 1) -> tuple[nn.Module, BatchNormSets, nn.ModuleDict]:
+    """Return a network with two batch norms, its sets, of which no two are alike, and the tree of both."""
+    network = nn.Sequential(nn.Linear(3, 4), BatchNorm1d(4), nn.Sequential(nn.Tanh(), BatchNorm1d(4)), nn.Linear(4, 2))
+    sets = BatchNormSets(group_batch_norm_(network, groups), NAMES, own=own)
+    tree = nn.ModuleDict({"network": network, "sets": sets})
+    generator = stream(0, "weights")
+    for weight in tree.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator)
+    return network, sets, tree
+
+
+def state_of(network: nn.Module, sets: BatchNormSets, name: str) -> dict[str, Tensor]:
+    with sets.using(name):
+        return copy.deepcopy(network.state_dict())
+
+
+def test_sets_begin_as_copies_of_the_networks_own() -> None:
+    network = two_layers(1, groups=2)
+    sets = BatchNormSets(network, NAMES, own="left")
+    x, _ = draw(4, 3, 1)
+    outs = []
+    for name in NAMES:
+        with sets.using(name):
+            outs.append(network(x))
+            assert [layer.groups for layer in network if isinstance(layer, BatchNorm1d)] == [2, 2]
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("own", NAMES)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_a_network_under_a_set_is_a_plain_network_with_its_weights(own: str, groups: int, training: bool) -> None:
+    network, sets, tree = with_sets(own, groups)
+    tree.train(training)
+    x, outs = torch.randn(6, 3, generator=stream(0, "x")), []
+    for name in NAMES:
+        plain, _, _ = with_sets(groups=groups)
+        plain.load_state_dict(state_of(network, sets, name))
+        plain.train(training)
+        with sets.using(name):
+            outs.append(network(x))
+        assert torch.equal(outs[-1], plain(x))
+        assert all(torch.equal(state_of(network, sets, name)[key], value) for key, value in plain.state_dict().items())
+    assert not torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("used", NAMES)
+def test_a_pass_moves_and_teaches_its_own_set_alone(used: str) -> None:
+    network, sets, _ = with_sets()
+    before = {name: state_of(network, sets, name) for name in NAMES}
+    with sets.using(used):
+        network(torch.randn(6, 3, generator=stream(0, "x"))).sum().backward()
+    for name in NAMES:
+        after = state_of(network, sets, name)
+        moved = {key for key, value in after.items() if not torch.equal(value, before[name][key])}
+        assert moved == ({f"{layer}.{key}" for layer in ("1", "2.1") for key in STATISTICS} if name == used else set())
+        with sets.using(name):
+            gradients = [layer.weight.grad for layer in (network[1], network[2][1])]
+        assert all((gradient is None) == (name != used) for gradient in gradients)
+
+
+def test_a_network_carries_its_own_set_again_after_every_use() -> None:
+    network, sets, _ = with_sets()
+    layers, keys = (network[1], network[2][1]), list(network.state_dict())
+    with sets.using("left"):
+        assert network[1] is not layers[0]
+        assert list(network.state_dict()) == keys
+    assert (network[1], network[2][1]) == layers
+    with pytest.raises(ValueError, match="more than 1 value"), sets.using("right"):
+        network(torch.zeros(1, 3))
+    assert (network[1], network[2][1]) == layers
+    with pytest.raises(KeyError), sets.using("centre"):
+        pass
+    assert list(network.state_dict()) == keys
+
+
+def test_the_tree_of_a_network_and_its_sets_holds_everything_once() -> None:
+    network, sets, tree = with_sets()
+    # Two linear layers; two batch norms in three sets.
+    assert len(trained(tree)) == 2 * 2 + 3 * 2 * 2
+    fresh_network, fresh_sets, fresh = with_sets()
+    with sets.using("right"):
+        network(torch.randn(6, 3, generator=stream(0, "x")))
+    torch.optim.SGD(tree.parameters(), lr=0.1, weight_decay=1.0)  # refuses a parameter that it is given twice
+    for weight in tree.parameters():
+        weight.data.mul_(0.5)
+    fresh.load_state_dict(tree.state_dict())
+    for name in NAMES:
+        ours, theirs = state_of(network, sets, name), state_of(fresh_network, fresh_sets, name)
+        assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    fresh.double().eval()
+    for name in NAMES:
+        with fresh_sets.using(name):
+            assert fresh_network(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+ROWS = (5, 3)  # of each of two processes
 
 
 def normalise(rows: slice, dimensions: int, groups: int = 1) -> dict[str, Any]:

@@ -8,9 +8,9 @@ Threat model: reads no labels; trusts no pixel by more than epsilon: what the po
 Official code: LijieFan/AdvCL.
 Deviations: pseudo-labels are the k-means clusters of the learner's own encoder, trained before without a defense on the
     released images (or, where somebody has them, on their clean originals); officially they come with the code, made
-    from CIFAR-10's clean images by a network that knows ImageNet. The contrast has the learner's own factor, where the
-    official one is temperature / 0.07 = 7.1: with SimCLR's default of 1.8 the same ``ce_weight`` weighs four times as
-    much beside it. The learner's projector stays, without batch norm. Views that the adversary does not change are
+    from CIFAR-10's clean images by a network that knows ImageNet. The whole loss has the learner's own factor, where
+    officially the contrast alone is multiplied by temperature / 0.07; ``ce_weight`` holds their official balance
+    whatever the factor. The learner's projector stays, without batch norm. Views that the adversary does not change are
     projected once a step, officially again at every step of the search, which comes to the same but for the running
     statistics of their batch norm. The encoder normalises its images, officially none are normalised. The radius
     follows the images' size.
@@ -40,7 +40,8 @@ class Spec(DefenseSpec):
     step_size_rel: Annotated[float, Field(gt=0, le=2)] = 0.25
     # The frequencies that the high-frequency view lacks, in cycles per pixel. Official code: 8 in 32 pixels.
     radius_rel: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    ce_weight: Annotated[float, Field(ge=0)] = 0.2
+    # The clusters' weight beside the contrast. Official code: 0.2 beside the contrast times 0.5 / 0.07.
+    ce_weight: Annotated[float, Field(ge=0)] = 0.028
     # One linear head each.
     clusters: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (2, 10, 50, 100, 500)
     # On which images the encoder was trained whose features are clustered.

@@ -90,7 +90,7 @@ class RobustContrast(Defended):
         with self.batch_norm.using("clusters"):
             features = self.encoder(against_clusters)
         entropies = [cross_entropy(head(features), labels[:, 1 + i]) for i, head in enumerate(self.heads)]
-        return self.inner.loss_scale * contrast + self.hardening.ce_weight * torch.stack(entropies).mean()
+        return self.inner.loss_scale * (contrast + self.hardening.ce_weight * torch.stack(entropies).mean())
 
     def _project(self, view: Tensor, bn_set: str) -> Tensor:
         with self.batch_norm.using(bn_set):
