@@ -96,11 +96,16 @@ def floor(
 
 
 @app.command()
-def report(study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "") -> None:
+def report(
+    study: Annotated[str, typer.Option(help="A name under specs/studies; by default dvc.yaml's.")] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail, once all is written, where a result is missing.")
+    ] = False,
+) -> None:
     """Tabulate and draw a study."""
     from engine.stages.report import report
 
-    report(study or _active_study())
+    report(study or _active_study(), strict=strict)
 
 
 @app.command()

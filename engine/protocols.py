@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Report progress: steps done, steps in all, a short note."""
 
+Measure = Callable[[int], dict[str, float]]
+"""Look at a learner after an epoch, counted from 1, and return what was found; nothing where it was not due."""
+
+MEASURES = ("alignment", "uniformity", "clean_alignment", "clean_uniformity")
+"""What a training curve says, at some epochs, of the released images and of their clean originals."""
 
 Gradient = Literal["single", "dual"]
 """Whether a loss sends its gradient through its target's branch too: ``single`` stops it there, as training does."""
@@ -124,6 +129,11 @@ class Victim(ABC):
     def classifier(self) -> nn.Module | None:
         """The head that learnt the classes with the encoder: features [B, F] to logits [B, K]; most learn none."""
         return None
+
+    def embed(self, view: Tensor) -> Tensor:
+        """Return what ``loss`` compares of a view [B, 3, H, W]: its features [B, D], where a learner projects none."""
+        features: Tensor = self.encoder(view)
+        return features
 
     @abstractmethod
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:

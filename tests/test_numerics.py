@@ -17,13 +17,13 @@ from engine import plugins
 from engine.batching import Resident
 from engine.executors.local import Local
 from engine.precision import Precision
-from engine.protocols import AttackContext, ImageSet, Poison, Source, Split
+from engine.protocols import AttackContext, Defense, ImageSet, Poison, Source, Split
 from engine.randomness import stream
 from engine.specfiles import read_document
 from engine.training.pretrain import Recipe, pretrain
 from engine.training.probe import LinearProbe, encode, knn_accuracy, linear_accuracy
 
-VERSIONS = {"generate": 2, "pretrain": 2, "probe": 2}
+VERSIONS = {"generate": 2, "pretrain": 3, "probe": 3}
 FP32 = Precision("fp32", torch.device("cpu"))
 SOURCE = Source((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 4)
 VICTIM: dict[str, Any] = {
@@ -83,9 +83,8 @@ def test_generate() -> None:
 
 def test_pretrain() -> None:
     recipe = Recipe(3, 16, 0.1, 0.9, 1e-4, 1, 1e-3)
-    defense = plugins.build("defenses", plugins.spec_of("defenses")(kind="none"))
     feed = Resident(images())
-    curve = pretrain(victim(), feed, recipe=recipe, defense=defense, precision=FP32, seed=0, progress=quiet)
+    curve = pretrain(victim(), feed, recipe=recipe, defense=Defense(), precision=FP32, seed=0, progress=quiet)
     assert [row["loss"] for row in curve] == pytest.approx(GOLDEN["pretrain"], abs=2e-3)
     assert [row["lr"] for row in curve] == pytest.approx([0.05335, 0.02508, 1e-4], abs=1e-5)
 

@@ -7,6 +7,7 @@ from engine.artifacts.poison import (
     read_images,
     read_manifest,
     read_poison,
+    read_some,
     write_poison,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "read_images",
     "read_manifest",
     "read_poison",
+    "read_some",
     "write_poison",
 ]

@@ -174,17 +174,47 @@ def read_images(folder: Path, manifest: dict[str, Any]) -> ImageSet:
 
     Beside them only ``ROWS`` images are held. Checksums are what ``read_manifest`` checks.
     """
-    import numpy as np
     import torch
-    from PIL import Image
 
     images_u8 = torch.empty((manifest["images"], *manifest["image_shape"]), dtype=torch.uint8)
     labels: list[int] = []
     for encoded, part in encoded_images(folder):
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
-        images_u8[len(labels) : len(labels) + len(part)] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        images_u8[len(labels) : len(labels) + len(part)] = _decode(encoded)
         labels += part
     return ImageSet(images_u8, torch.tensor(labels), tuple(manifest["class_names"]))
+
+
+def read_some(folder: Path, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Read some released images, and each one's place in the data set; no other image is decoded.
+
+    Checksums are what ``read_manifest`` checks.
+
+    Shapes: rows int64 [M], in rising order; images uint8 [M, C, H, W], places int64 [M].
+    """
+    import pyarrow.parquet as pq
+    import torch
+
+    images, places = [], []
+    with pq.ParquetFile(folder / "train.parquet") as table:
+        first = 0
+        for group in range(table.num_row_groups):
+            last = first + table.metadata.row_group(group).num_rows
+            here = rows[(rows >= first) & (rows < last)] - first
+            if len(here):
+                part = table.read_row_group(group, columns=["image.bytes", "index"]).take(here.numpy())
+                images.append(_decode(part["image"].combine_chunks().field("bytes").to_pylist()))
+                places += part["index"].to_pylist()
+            first = last
+    return torch.cat(images), torch.tensor(places)
+
+
+def _decode(encoded: list[bytes]) -> Tensor:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def read_poison(folder: Path) -> ReleasedPoison:

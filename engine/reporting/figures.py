@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from engine.reporting.results import Curve, Results
+from engine.reporting.readings import Curve
+from engine.reporting.results import Results
 from engine.reporting.sheet import MUTED, SURFACE, TEXT, Panel, Sheet, draw_sheet, room_for
 from engine.reporting.tables import Summary, by_setting, probes_of
 from engine.reporting.wording import mean_and_sd
@@ -130,43 +131,6 @@ def _draw_bar(axes: Axes, place: tuple[float, float], summary: Summary, probe: s
         axes.plot(values, [y] * len(values), "o", markersize=3.2, color=TEXT, zorder=4, **edge)
     paper = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
     axes.text(max(values) + 1.4, y, mean_and_sd(found), va="center", fontsize=8, zorder=5, bbox=paper)
-
-
-def draw_losses(results: Results) -> Sheet:
-    """Draw the training curves of every victim and defense."""
-    study, ink = results.study, inks(results.study, results.reference)
-    panels = []
-    for victim, defense in itertools.product(study.victims, study.defenses):
-        curves: dict[str, list[Curve]] = {}
-        for cell, curve in results.curves.items():
-            if (cell.victim, cell.defense) == (victim, defense):
-                curves.setdefault(cell.poison, []).append(curve)
-
-        def draw(axes: Axes, curves: dict[str, list[Curve]] = curves) -> Sequence[Artist]:
-            return _draw_curves(axes, curves, ink)
-
-        title = f"{victim} · defense {defense}" if len(study.defenses) > 1 else victim
-        panels.append(Panel(title, draw, 2.6))
-    return draw_sheet(panels, title="The victim's own loss, mean of each epoch")
-
-
-def _draw_curves(axes: Axes, curves: dict[str, list[Curve]], ink: dict[str, Ink]) -> list[Artist]:
-    lines: list[Artist] = []
-    for poison, runs in curves.items():
-        epochs, means, sds = spread_of(runs)
-        style = ink[poison]
-        # A wide reference line still shows under a poison that does nothing.
-        width, alpha = (3.6, 0.55) if style.is_reference else (1.6, 1.0)
-        looks: dict[str, Any] = {"linestyle": style.dashes, "linewidth": width, "alpha": alpha}
-        lines += axes.plot(epochs, means, color=style.colour, label=poison, **looks)
-        if len(runs) > 1:
-            axes.fill_between(epochs, means - sds, means + sds, color=style.colour, alpha=0.2, linewidth=0)
-    if not curves:
-        axes.text(0.5, 0.5, "no training curve yet", transform=axes.transAxes, ha="center", color=MUTED)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss")
-    axes.margins(x=0.01)
-    return lines
 
 
 def spread_of(runs: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

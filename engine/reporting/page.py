@@ -27,14 +27,14 @@ def render_page(
     results: Results,
     rows: Sequence[Row],
     summaries: Sequence[Summary],
-    figures: Mapping[str, Sheet],
+    sheets: Mapping[str, Sheet],
     shown: Defended | None,
     about: dict[str, Any],
 ) -> str:
     """Return the page as HTML.
 
-    ``figures`` holds the accuracy and loss figures, ``shown`` images under defenses where there are any, ``about``
-    the specs and the provenance.
+    ``sheets`` holds every figure under its file's stem, ``shown`` images under defenses where there are any,
+    ``about`` the specs and the provenance.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -43,6 +43,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["data_uri"] = sections.data_uri
     return environment.get_template("report.html.j2").render(
         study=results.study,
         columns=columns_of(rows),
@@ -53,7 +54,7 @@ def render_page(
         boards=boards(results, summaries),
         groups=sections.accuracy_groups(results, summaries),
         seeds=sections.seed_lines(rows) if len(results.study.seeds) > 1 else [],
-        figures={name: _panels(sheet) for name, sheet in figures.items()},
+        sheets=sheets,
         pictures=sections.picture_rows(results),
         magnification=MAGNIFICATION,
         defended=shown,
@@ -65,11 +66,6 @@ def render_page(
         specs={group: {name: _yaml(spec) for name, spec in found.items()} for group, found in about["specs"].items()},
         provenance=about["provenance"],
     )
-
-
-def _panels(sheet: Sheet) -> list[tuple[str, str]]:
-    """Return every panel's title and address: one by one, they fit on a phone."""
-    return [(title, sections.data_uri(png)) for title, png in sheet.panel_pngs()]
 
 
 def _yaml(spec: dict[str, Any]) -> str:

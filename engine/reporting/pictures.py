@@ -15,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from engine.reporting.results import PoisonFacts, Results
-from engine.reporting.sheet import ABOVE, BELOW, RIGHT, Panel, Sheet, draw_sheet, to_png
+from engine.reporting.sheet import ABOVE, BELOW, RIGHT, Panel, Sheet, draw_sheet
 from engine.reporting.wording import budget_note, number
 
 MAGNIFICATION = 10
@@ -43,7 +43,7 @@ class Pictures:
 
     @property
     def note(self) -> str:
-        """Say how the middle row was made."""
+        """Say how the perturbation is shown."""
         note = f"perturbation {TIMES} {MAGNIFICATION} around mid-grey"
         if self.clipped:
             note += f" ({number(100 * self.clipped)} % of its values clipped)"
@@ -85,11 +85,6 @@ def mosaic(rows: Sequence[np.ndarray]) -> np.ndarray:
             top, left = row * (height + GAP), column * (width + GAP)
             canvas[top : top + height, left : left + width] = np.dstack([image, np.full_like(image[..., 0], 255)])
     return canvas
-
-
-def stack_png(shown: Pictures, index: int) -> bytes:
-    """Return one class as PNG: clean above perturbation above poisoned."""
-    return to_png(mosaic([half[index : index + 1] for half in (shown.clean, shown.noise, shown.poisoned)]))
 
 
 def draw_perturbations(results: Results) -> Sheet:

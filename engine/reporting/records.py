@@ -1,15 +1,16 @@
-"""A report's numbers as files for machines and for papers: CSV, Markdown, JSON."""
+"""A report's numbers as files for machines and for papers: CSV, JSON, Markdown, LaTeX."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.artifacts.files import write_csv, write_json
 from engine.reporting.board import Board, values
 from engine.reporting.boards import boards
+from engine.reporting.latex import tabular
 from engine.reporting.results import Results
 from engine.reporting.tables import OWN, Row, Summary, by_setting, measures_of
 from engine.reporting.wording import Column, cell, columns_of, count_of, missing_note, name_of
@@ -22,7 +23,7 @@ AXES = ("poison", "attack", "victim", "defense", "downstream")
 def write_records(
     folder: Path, results: Results, rows: Sequence[Row], summaries: Sequence[Summary], about: dict[str, Any]
 ) -> None:
-    """Write ``accuracy.csv``, ``summary.csv``, a CSV file for every board, ``summary.md`` and ``study.json``.
+    """Write ``accuracy.csv``, ``study.json``, ``summary.md``, and the summary and every board as CSV and as LaTeX.
 
     ``about`` is what the JSON file says beside the numbers.
     """
@@ -34,6 +35,7 @@ def write_records(
     write_csv(folder / "summary.csv", [_flat(summary, measures) for summary in summaries])
     for board in shown:
         write_csv(folder / f"{board.name}.csv", board.records)
+    _write_latex(folder, results, summaries, shown)
     text = "\n".join([markdown(results, summaries), *map(_section, shown)])
     (folder / "summary.md").write_text(text, encoding="utf-8")
     content = {
@@ -49,6 +51,15 @@ def write_records(
         **about,
     }
     write_json(folder / "study.json", content)
+
+
+def _write_latex(folder: Path, results: Results, summaries: Sequence[Summary], shown: Sequence[Board]) -> None:
+    headings, lines = table(results, summaries, lambda _: "missing")
+    words = _words(headings, summaries)
+    (folder / "summary.tex").write_text(tabular("Accuracy", headings, lines, words), encoding="utf-8")
+    for board in shown:
+        text = tabular(board.title, board.headings, board.lines, board.words)
+        (folder / f"{board.name}.tex").write_text(text, encoding="utf-8")
 
 
 def _flat(summary: Summary, measures: Sequence[str]) -> dict[str, Any]:
@@ -103,9 +114,7 @@ def _columns(summaries: Sequence[Summary]) -> tuple[Column, ...]:
 def markdown(results: Results, summaries: Sequence[Summary]) -> str:
     """Return the accuracy table in Markdown, with a legend."""
     headings, lines = table(results, summaries)
-    numbers = len(_columns(summaries)) + 1
-    rule = [":---"] * (len(headings) - numbers - 1) + ["---:"] * numbers + [":---"]
-    body = _rows(headings, rule, *lines)
+    body = _rows(headings, _rule(headings, _words(headings, summaries)), *lines)
     description = f"\n{results.study.description}\n" if results.study.description else ""
     return f"""# {results.study.name}
 {description}
@@ -120,8 +129,18 @@ epoch that it reports.
 
 def _section(board: Board) -> str:
     """Return a board in Markdown."""
-    rule = [":---" if place in board.words else "---:" for place in range(len(board.headings))]
-    return f"## {board.title}\n\n{_rows(board.headings, rule, *board.lines)}\n\n{board.note}\n"
+    body = _rows(board.headings, _rule(board.headings, board.words), *board.lines)
+    return f"## {board.title}\n\n{body}\n\n{board.note}\n"
+
+
+def _words(headings: Sequence[str], summaries: Sequence[Summary]) -> frozenset[int]:
+    """Return which columns of the accuracy table hold no numbers: the axes, and the probe behind n."""
+    last = len(headings) - 1
+    return frozenset({*range(last - 1 - len(_columns(summaries))), last})
+
+
+def _rule(headings: Sequence[str], words: Collection[int]) -> list[str]:
+    return [":---" if place in words else "---:" for place in range(len(headings))]
 
 
 def _rows(*lines: Sequence[str]) -> str:

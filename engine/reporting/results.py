@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from engine.artifacts.files import ArtifactError, read_json
+from engine.artifacts.files import ArtifactError
 from engine.artifacts.poison import read_manifest
+from engine.reporting.readings import Curve, parse, read_curve
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
 from engine.study import Cell, StudySpec, cells, floor_path, poison_path
@@ -27,14 +26,35 @@ REMAINDER_KIND = "clean_remainder"
 """The attack that withholds images and leaves the others alone: what partly poisoned data sets are compared with."""
 
 Read = TypeVar("Read")
-Parsed = TypeVar("Parsed", bound=BaseModel)
 Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class ViewDistances(BaseModel):
+    """How far apart two views of an image are: histograms of released images, and of their clean originals.
+
+    Units: edges in cosine distance, from 0 to 2; the others in images, one number between two edges.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    edges: tuple[float, ...]
+    released: tuple[Count, ...]
+    clean: tuple[Count, ...] | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for counts in filter(None, (self.released, self.clean)):
+            if len(counts) != len(self.edges) - 1 or not any(counts):
+                raise ValueError("needs one more edge than bins, and an image")
+        return self
 
 
 class Accuracy(BaseModel):
     """What a probe measured, and how.
 
-    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one.
+    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one. Distances of views
+    are measured on the data set that the encoder was trained on alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -47,6 +67,7 @@ class Accuracy(BaseModel):
     train_images: int
     test_images: int
     numerics: int
+    view_distances: ViewDistances | None = None
 
     @property
     def protocol(self) -> tuple[str, str, int]:
@@ -69,16 +90,6 @@ class FloorKey(NamedTuple):
     victim: str
     seed: int
     downstream: str
-
-
-class Curve(NamedTuple):
-    """The loss of every epoch of a run.
-
-    Shapes: both [epochs].
-    """
-
-    epochs: np.ndarray
-    losses: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ def read_results(study: StudySpec) -> Results:
             for downstream in study.downstream:
                 key = FloorKey(victim, seed, downstream)
                 file = floor_path(study.dataset, *key)
-                if found := results.read(floor_stage(key), lambda file=file: _parse(file, Accuracy)):  # type: ignore[misc]
+                if found := results.read(floor_stage(key), lambda file=file: parse(file, Accuracy)):  # type: ignore[misc]
                     results.floors[key] = found
     for cell in cells(study):
         _read_cell(results, cell)
@@ -198,16 +209,16 @@ def read_results(study: StudySpec) -> Results:
 
 
 def _read_cell(results: Results, cell: Cell) -> None:
-    curve = results.read(f"pretrain@{cell.key}", lambda: _curve(cell.curve))
+    curve = results.read(f"pretrain@{cell.key}", lambda: read_curve(cell.curve))
     if curve is not None:
         results.curves[cell] = curve
     # Without a file the time is unknown, and no result is missing: encoders are older than times.
-    if cell.cost.exists() and (cost := results.read(f"pretrain@{cell.key}", lambda: _parse(cell.cost, Cost))):
+    if cell.cost.exists() and (cost := results.read(f"pretrain@{cell.key}", lambda: parse(cell.cost, Cost))):
         results.costs[cell] = cost
     for downstream in results.study.downstream:
         file = cell.probe(downstream)
         stage = probe_stage(cell.key, downstream)
-        if found := results.read(stage, lambda file=file: _parse(file, Accuracy)):  # type: ignore[misc]
+        if found := results.read(stage, lambda file=file: parse(file, Accuracy)):  # type: ignore[misc]
             results.accuracies[cell, downstream] = found
 
 
@@ -221,30 +232,3 @@ def _poison(results: Results, name: str) -> PoisonFacts:
 
     preview = load_file(folder / "preview.safetensors")
     return PoisonFacts(name, entry.attack, entry.init, manifest["attack"]["spec"], manifest, preview)
-
-
-def _parse(file: Path, model: type[Parsed]) -> Parsed:
-    content = read_json(file)
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise ArtifactError(
-            f"{file} holds no {model.__name__.lower()}: {where}: {fault['msg']}; run the stage again"
-        ) from error
-
-
-def _curve(file: Path) -> Curve:
-    try:
-        with file.open(newline="") as stream:
-            header, *lines = csv.reader(stream)
-        epoch, loss = header.index("epoch"), header.index("loss")
-        curve = Curve(np.array([int(line[epoch]) for line in lines]), np.array([float(line[loss]) for line in lines]))
-        if not lines or not np.isfinite(curve.losses).all():
-            raise ValueError("it has no epoch, or a loss that is no number")
-    except FileNotFoundError:
-        raise ArtifactError(f"{file} does not exist; run `dvc repro` to make it") from None
-    except (IndexError, ValueError) as error:
-        raise ArtifactError(f"{file} is not a training curve ({error}); run the stage again") from error
-    return curve

@@ -9,7 +9,7 @@ from typing import Any
 from engine.reporting.defended import Defended
 from engine.reporting.figures import inks
 from engine.reporting.learners import decisive, headline_set, reached, worst_cases
-from engine.reporting.pictures import mosaic, pictures, stack_png
+from engine.reporting.pictures import mosaic, pictures
 from engine.reporting.results import PoisonFacts, Results
 from engine.reporting.sheet import to_png
 from engine.reporting.tables import UNTRAINED, Row, Summary, by_setting
@@ -116,13 +116,14 @@ def seed_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def picture_rows(results: Results) -> list[dict[str, Any]]:
-    """Return the pictures of every poison that changes images."""
+    """Return the pictures of every poison that changes images: of each class clean, poisoned, and the perturbation."""
     found = []
     for facts in results.poisons.values():
         shown = pictures(facts)
         if shown is None or not facts.is_attack:
             continue
-        tiles = [(name, data_uri(stack_png(shown, index))) for index, name in enumerate(shown.classes)]
+        halves = zip(shown.classes, shown.clean, shown.poisoned, shown.noise, strict=True)
+        tiles = [(name, *(data_uri(to_png(image)) for image in images)) for name, *images in halves]
         found.append({"name": facts.name, "note": shown.note, "budget": budget_sentence(facts), "tiles": tiles})
     return found
 

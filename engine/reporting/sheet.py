@@ -21,6 +21,7 @@ TEXT, MUTED, SURFACE = "#1b1f24", "#57606a", "#ffffff"  # as in figures.mplstyle
 WIDTH = 4.5  # of one panel
 ABOVE, BELOW, RIGHT, EDGE = 0.35, 0.5, 0.15, 0.12  # room around a panel's axes
 HEAD, FOOT = 0.4, 0.55  # room for the sheet's title, and for a legend of two lines
+METADATA_OF_SVG = ("Creator", "Date", "Format", "Type")  # what matplotlib writes unasked
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,20 @@ class Sheet:
     """
 
     panels: tuple[Panel, ...]
+    figure: Figure
     pixels: np.ndarray
     boxes: tuple[tuple[int, int, int, int], ...]
 
     def png(self) -> bytes:
         """Return the whole sheet as PNG."""
         return to_png(self.pixels)
+
+    def svg(self) -> bytes:
+        """Return the whole sheet as SVG, without metadata; letters are outlines, so that it needs no font."""
+        buffer = io.BytesIO()
+        with _styled():
+            self.figure.savefig(buffer, format="svg", metadata=dict.fromkeys(METADATA_OF_SVG))
+        return buffer.getvalue()
 
     def panel_pngs(self) -> Iterator[tuple[str, bytes]]:
         """Yield the title and the picture of every panel, without the legend."""
@@ -98,7 +107,7 @@ def draw_sheet(panels: Sequence[Panel], *, title: str, columns: int = 3, width: 
         pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
         dpi = figure.dpi
     boxes = [(x, y, x + width, y + panel.height) for (x, y), panel in zip(corners, panels, strict=True)]
-    return Sheet(tuple(panels), pixels, tuple(tuple(round(edge * dpi) for edge in box) for box in boxes))  # type: ignore[misc]
+    return Sheet(tuple(panels), figure, pixels, tuple(tuple(round(edge * dpi) for edge in box) for box in boxes))  # type: ignore[misc]
 
 
 def _add_panel(figure: Figure, panel: Panel, corner: tuple[float, float], width: float) -> Sequence[Artist]:

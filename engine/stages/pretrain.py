@@ -18,16 +18,17 @@ from engine.artifacts.encoder import write_encoder
 from engine.artifacts.files import sha256, write_csv, write_json
 from engine.errors import EngineError
 from engine.progress import progress_of
-from engine.protocols import Defense, DefenseContext, Executor, Feed, Progress, Source, Victim
+from engine.protocols import MEASURES, Defense, DefenseContext, Executor, Feed, Measure, Progress, Source, Victim
 from engine.randomness import stream
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
 from engine.stages.inputs import load_dataset, load_executor, numerics
+from engine.stages.originals import originals, some_images
 from engine.study import Cell, poison_path
 from engine.victimspec import VictimSpec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def pretrain(cell: Cell, layout: str) -> Path:
@@ -54,7 +55,7 @@ def pretrain(cell: Cell, layout: str) -> Path:
         victim, curve = pretraining.defended(plugins.build("defenses", defense_spec))
     classifier = victim.classifier.state_dict() if victim.classifier is not None else None
     write_encoder(cell.encoder, victim.encoder.state_dict(), about, classifier)
-    write_csv(cell.curve, curve)
+    write_csv(cell.curve, [{**row, **{name: row.get(name) for name in MEASURES}} for row in curve])
     write_json(cell.cost, {"seconds_per_epoch": clock.seconds_per_epoch, "device": str(executor.device)})
     return cell.encoder
 
@@ -70,6 +71,18 @@ class _Clock:
         """Report on, and look at the time."""
         self.times = [*(self.times if done > 1 else self.times[-1:]), time.perf_counter()]
         self.progress(done, total, note)
+
+    def apart(self, measure: Measure) -> Measure:
+        """Return a measure whose time belongs to no epoch."""
+
+        def timed(epoch: int) -> dict[str, float]:
+            start = time.perf_counter()
+            found = measure(epoch)
+            spent = time.perf_counter() - start
+            self.times = [moment + spent for moment in self.times]
+            return found
+
+        return timed
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -87,18 +100,30 @@ class _Pretraining:
     manifest: dict[str, Any]
     source: Source
     executor: Executor
-    progress: Progress
+    clock: _Clock
 
     def defended(self, defense: Defense) -> tuple[Victim, list[dict[str, float]]]:
         """Train on the released images under a defense; return the learner and its curve."""
-        seed = self.cell.seed
+        from engine.training.measures import Measures
+
+        seed, measured = self.cell.seed, self._measured_images()
         at_dataset, at_objective = (
             DefenseContext(stream(seed, "defense", name), self.executor.precision, self._undefended)
             for name in ("dataset", "objective")
         )
         with self._training_set(defense, at_dataset) as feed:
             victim = defense.on_objective(fresh_victim(self.spec, self.source, seed), at_objective)
-            return victim, self._train(victim, feed, defense)
+            measures = Measures(victim, measured, self.spec.epochs, self.executor.precision, seed)
+            return victim, self._train(victim, feed, defense, self.clock.apart(measures))
+
+    def _measured_images(self) -> dict[str, Tensor]:
+        """Return a fixed sample of the released images, and their originals, under the prefixes of their columns."""
+        from engine.training.measures import MOST_IMAGES
+
+        draws = stream(self.cell.seed, "measure", "images")
+        found = some_images(self.cell, self.manifest, originals(self.cell), MOST_IMAGES, draws)
+        prefixes = {"released": "", "clean": "clean_"}
+        return {prefixes[name]: images_u8.to(self.executor.device) for name, images_u8 in found.items()}
 
     def _undefended(self, which: Literal["released", "clean"]) -> nn.Module:
         """Train the victim as it would be without a defense and return its encoder."""
@@ -113,8 +138,10 @@ class _Pretraining:
         self._train(victim, Resident(images.to(self.executor.device)), Defense())
         return victim.encoder
 
-    def _train(self, victim: Victim, feed: Feed, defense: Defense) -> list[dict[str, float]]:
-        from engine.training.pretrain import Recipe, pretrain
+    def _train(
+        self, victim: Victim, feed: Feed, defense: Defense, measure: Measure | None = None
+    ) -> list[dict[str, float]]:
+        from engine.training.pretrain import Recipe, pretrain, unmeasured
 
         self.executor.place(victim.network)
         return pretrain(
@@ -124,7 +151,8 @@ class _Pretraining:
             defense=defense,
             precision=self.executor.precision,
             seed=self.cell.seed,
-            progress=self.progress,
+            progress=self.clock,
+            measure=measure or unmeasured,
         )
 
     @contextmanager

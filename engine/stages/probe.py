@@ -9,28 +9,39 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from engine import plugins
-from engine.artifacts import read_poison
+from engine.artifacts import read_manifest, read_poison
 from engine.artifacts.encoder import read_classifier, read_encoder
 from engine.artifacts.files import write_json
 from engine.errors import EngineError
 from engine.progress import progress_of
 from engine.protocols import Executor, Source, Split
+from engine.randomness import stream
 from engine.spec import ProbeSpec
 from engine.specfiles import load
 from engine.stages.inputs import load_dataset, load_executor, numerics, source_of
+from engine.stages.originals import some_images
 from engine.stages.pretrain import fresh_victim
 from engine.study import Cell, floor_path, poison_path
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from engine.views import Views
+
+MOST_IMAGES = 1_000  # of a histogram of distances
+BINS = 100  # of cosine distances from 0 to 2
+
 
 @dataclass(frozen=True)
 class Judged:
-    """What is judged: an encoder, and the classifier that learnt the same classes with it, where there is one."""
+    """What is judged: an encoder, and the classifier that learnt the same classes with it, where there is one.
+
+    ``views`` are those that the encoder was trained on.
+    """
 
     encoder: nn.Module
     classifier: nn.Module | None
+    views: tuple[Views, ...]
 
 
 def probe(cell: Cell, downstream: str, protocol: str, layout: str) -> Path:
@@ -38,6 +49,7 @@ def probe(cell: Cell, downstream: str, protocol: str, layout: str) -> Path:
     spec: ProbeSpec = load("probes", protocol)
     executor = load_executor(layout)
     _, split = load_dataset(downstream)
+    originals = split
     if spec.train_set == "poisoned":
         if downstream != cell.dataset:
             raise EngineError(
@@ -45,10 +57,13 @@ def probe(cell: Cell, downstream: str, protocol: str, layout: str) -> Path:
                 f"which {downstream!r} does not have; only {cell.dataset!r} does"
             )
         split = Split(read_poison(poison_path(cell.dataset, cell.poison)).images, split.test)
-    judged = _stored(cell, with_classifier=downstream == cell.dataset)
+    is_own = downstream == cell.dataset
+    judged = _stored(cell, with_classifier=is_own)
     target = cell.probe(downstream)
     title = f"probe {cell.key} on {downstream}"
-    write_json(target, _accuracies(judged, split, spec, executor, seed=cell.seed, title=title))
+    accuracies = _accuracies(judged, split, spec, executor, seed=cell.seed, title=title)
+    distances = _view_distances(judged, cell, originals, executor) if is_own else None
+    write_json(target, {**accuracies, "view_distances": distances})
     return target
 
 
@@ -56,23 +71,44 @@ def _stored(cell: Cell, *, with_classifier: bool) -> Judged:
     """Build the networks that a cell's artifact describes and holds."""
     state, about = read_encoder(cell.encoder)
     source = Source(**about["source"])
-    backbone_spec = _parsed("backbones", about["victim"]["spec"]["backbone"])
-    encoder = plugins.build("backbones", backbone_spec, source=source)
-    encoder.load_state_dict(state)
+    spec = TypeAdapter(plugins.spec_of("victims")).validate_python(about["victim"]["spec"], strict=False)
+    victim = fresh_victim(spec, source, cell.seed)
+    victim.encoder.load_state_dict(state)
     learnt = read_classifier(cell.encoder) if with_classifier else None
     if learnt is None:
-        return Judged(encoder, None)
-    classifier = fresh_victim(_parsed("victims", about["victim"]["spec"]), source, cell.seed).classifier
-    if classifier is None:
+        return Judged(victim.encoder, None, victim.views)
+    if victim.classifier is None:
         raise EngineError(
             f"{cell.encoder} holds a classifier, but victim {cell.victim!r} no longer has one; retrain it"
         )
-    classifier.load_state_dict(learnt)
-    return Judged(encoder, classifier)
+    victim.classifier.load_state_dict(learnt)
+    return Judged(victim.encoder, victim.classifier, victim.views)
 
 
-def _parsed(group: str, spec: dict[str, Any]) -> Any:
-    return TypeAdapter(plugins.spec_of(group)).validate_python(spec, strict=False)
+def _view_distances(judged: Judged, cell: Cell, originals: Split, executor: Executor) -> dict[str, list[Any] | None]:
+    """Return how far apart the features of two views are: histograms of released images, and of their originals.
+
+    Both are drawn with the same parameters, so that they differ by the pixels alone.
+
+    Source: He, Zha & Katabi 2023, figures 4d and 8.
+    """
+    from engine.analysis import distance_histogram
+    from engine.training.measures import two_of
+    from engine.training.probe import encode
+
+    manifest = read_manifest(poison_path(cell.dataset, cell.poison))
+    images = some_images(cell, manifest, originals, MOST_IMAGES, stream(cell.seed, "distances", "images"))
+    found: dict[str, list[Any] | None] = {"edges": [round(2 * edge / BINS, 6) for edge in range(BINS + 1)]}
+    with executor.run():
+        executor.place(judged.encoder)
+        for name in ("released", "clean"):
+            draws = stream(cell.seed, "distances", "views")
+            found[name] = None
+            if name in images:
+                on_device = images[name].to(executor.device)
+                features = [encode(judged.encoder, on_device, view, draws) for view in two_of(judged.views)]
+                found[name] = distance_histogram(*features, bins=BINS).tolist()
+    return found
 
 
 def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, layout: str) -> Path:
@@ -86,7 +122,7 @@ def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, 
     split = pretraining if downstream == dataset else load_dataset(downstream)[1]
     source = source_of(dataset_spec, pretraining)
     fresh = fresh_victim(load("victims", victim), source, seed)
-    judged = Judged(fresh.encoder, fresh.classifier if downstream == dataset else None)
+    judged = Judged(fresh.encoder, fresh.classifier if downstream == dataset else None, fresh.views)
     target = floor_path(dataset, victim, seed, downstream)
     title = f"floor {victim}-{seed} on {downstream}"
     write_json(target, _accuracies(judged, split, spec, executor, seed=seed, title=title))

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.artifacts import atomic_directory
+from engine.artifacts.files import write_csv
+from engine.errors import EngineError
 from engine.reporting.results import Results, read_results
 from engine.reporting.tables import Summary, accuracy_rows, summarise
+from engine.reporting.wording import plural
 from engine.study import load_study
+
+if TYPE_CHECKING:
+    from engine.reporting.defended import Defended
+    from engine.reporting.perturbations import Perturbations
+    from engine.reporting.sheet import Sheet
 
 REPORTS = Path("reports")
 WIDTH_OF_LOGS = 220
 MOST_GAPS = 5
 
 
-def report(study_name: str) -> Path:
+class IncompleteStudy(EngineError):
+    """A study of which something is missing, where nothing may be."""
+
+
+def report(study_name: str, *, strict: bool = False) -> Path:
     """Write ``reports/<study>/``, print the accuracy table, and return the folder.
 
-    What is missing is listed, in the table and on the page; it is no error.
+    What is missing is listed, in the table and on the page; it is no error unless ``strict``.
+
+    Raises:
+        IncompleteStudy: Strict, and something is missing; the report is written before.
     """
-    from engine.reporting.defended import defended, draw_defended
-    from engine.reporting.figures import draw_accuracy, draw_losses
+    from engine.reporting.defended import defended
     from engine.reporting.page import render_page
-    from engine.reporting.pictures import draw_perturbations
+    from engine.reporting.perturbations import measure_perturbations
     from engine.reporting.provenance import provenance, resolved_specs
     from engine.reporting.records import write_records
 
@@ -31,20 +46,46 @@ def report(study_name: str) -> Path:
     rows = accuracy_rows(results)
     summaries = summarise(rows)
     about = {"specs": resolved_specs(results), "provenance": provenance(results)}
-    figures = {"accuracy": draw_accuracy(results, summaries), "loss": draw_losses(results)}
-    shown = defended(results)
+    shown, measured = defended(results), measure_perturbations(results)
+    sheets = _draw(results, summaries, shown, measured)
     target = REPORTS / results.study.name
     with atomic_directory(target) as folder:
         write_records(folder, results, rows, summaries, about)
-        (folder / "accuracy.png").write_bytes(figures["accuracy"].png())
-        (folder / "loss_curves.png").write_bytes(figures["loss"].png())
-        (folder / "perturbations.png").write_bytes(draw_perturbations(results).png())
-        if shown is not None:
-            (folder / "defenses.png").write_bytes(draw_defended(shown).png())
-        page = render_page(results, rows, summaries, figures, shown, about)
+        if measured is not None:
+            write_csv(folder / "perturbations.csv", measured.records)
+        for name, sheet in sheets.items():
+            (folder / f"{name}.png").write_bytes(sheet.png())
+            (folder / f"{name}.svg").write_bytes(sheet.svg())
+        page = render_page(results, rows, summaries, sheets, shown, about)
         (folder / "index.html").write_text(page, encoding="utf-8")
     _print(results, summaries, target / "index.html")
+    if strict and results.missing:
+        raise IncompleteStudy(
+            f"{study_name} lacks {plural(len(results.missing), 'result')}; `dvc repro` makes the rest"
+        )
     return target
+
+
+def _draw(
+    results: Results, summaries: Sequence[Summary], shown: Defended | None, measured: Perturbations | None
+) -> dict[str, Sheet]:
+    """Draw every figure that the study has something to say in, under its file's stem."""
+    from engine.reporting.defended import draw_defended
+    from engine.reporting.figures import draw_accuracy
+    from engine.reporting.perturbations import draw_embeddings, draw_spectra
+    from engine.reporting.pictures import draw_perturbations
+    from engine.reporting.training_figures import draw_training, draw_view_distances
+
+    drawn = {
+        "accuracy": draw_accuracy(results, summaries),
+        "training": draw_training(results),
+        "view_distances": draw_view_distances(results),
+        "perturbations": draw_perturbations(results),
+        "separability": draw_embeddings(measured) if measured else None,
+        "spectra": draw_spectra(results, measured) if measured else None,
+        "defenses": draw_defended(shown) if shown else None,
+    }
+    return {name: sheet for name, sheet in drawn.items() if sheet is not None}
 
 
 def show(study_name: str) -> None:

@@ -75,6 +75,10 @@ class Defended(Victim):
         """The inner learner's classifier."""
         return self.victim.classifier
 
+    def embed(self, view: Tensor) -> Tensor:
+        """Return the inner learner's embeddings."""
+        return self.victim.embed(view)
+
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return the inner learner's loss."""
         return self.victim.loss(views, labels, gradient=gradient)

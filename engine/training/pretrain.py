@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.optimization import descend, set_lr, sgd, trained, warmup_cosine_lr
 from engine.precision import Precision
-from engine.protocols import Defense, Feed, Progress, Victim
+from engine.protocols import Defense, Feed, Measure, Progress, Victim
 from engine.randomness import stream
 
 
@@ -66,10 +67,23 @@ def start_training(victim: Victim, *, recipe: Recipe, defense: Defense, precisio
     return Training(victim, defense, optimizer, precision, precision.scaler(), draws, defense_draws)
 
 
+def unmeasured(epoch: int) -> dict[str, float]:
+    """Measure nothing."""
+    return {}
+
+
 def pretrain(
-    victim: Victim, feed: Feed, *, recipe: Recipe, defense: Defense, precision: Precision, seed: int, progress: Progress
+    victim: Victim,
+    feed: Feed,
+    *,
+    recipe: Recipe,
+    defense: Defense,
+    precision: Precision,
+    seed: int,
+    progress: Progress,
+    measure: Measure = unmeasured,
 ) -> list[dict[str, float]]:
-    """Train a learner in place and return the mean loss and the learning rate of every epoch.
+    """Train a learner in place and return the mean loss and the learning rate of every epoch, and what was measured.
 
     The feed must be on the network's device. The loss is read once per epoch, so that a GPU never waits
     inside one.
@@ -93,8 +107,9 @@ def pretrain(
             lr = lr_at(step, steps, recipe)
             set_lr(training.optimizer, lr)
             total += training.step(images_u8, labels)
-        curve.append({"epoch": epoch + 1, "loss": _finite(total.item() / steps, epoch + 1), "lr": lr})
-        progress(epoch + 1, recipe.epochs, f"loss {curve[-1]['loss']:.3f}")
+        loss = _finite(total.item() / steps, epoch + 1)
+        curve.append({"epoch": epoch + 1, "loss": loss, "lr": lr, **measure(epoch + 1)})
+        progress(epoch + 1, recipe.epochs, _note(curve))
     victim.network.eval()
     return curve
 
@@ -109,6 +124,12 @@ def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
         lr=recipe.lr,
         final_lr_rel=recipe.final_lr_rel,
     )
+
+
+def _note(curve: Sequence[dict[str, float]]) -> str:
+    """Say what the loss is, and what the alignment was when it was last measured."""
+    aligned = [f"alignment {row['alignment']:.3f}" for row in curve if "alignment" in row]
+    return ", ".join([f"loss {curve[-1]['loss']:.3f}", *aligned[-1:]])
 
 
 def _finite(loss: float, epoch: int) -> float:

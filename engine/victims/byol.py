@@ -58,6 +58,11 @@ class BYOL(Victim):
         """The online backbone."""
         return self.network["encoder"]
 
+    def embed(self, view: Tensor) -> Tensor:
+        """Return the online projections [B, D]."""
+        projected: Tensor = self.network["projector"](self.encoder(view))
+        return projected
+
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return minus the mean cosine of predictions and targets over both directions, from -1 to 1."""
         from engine.losses import negative_cosine
@@ -65,7 +70,7 @@ class BYOL(Victim):
 
         with target_branch(gradient):
             targets = [self.network["momentum"](view) for view in views]
-        pa, pb = (self.network["predictor"](self.network["projector"](self.encoder(view))) for view in views)
+        pa, pb = (self.network["predictor"](self.embed(view)) for view in views)
         return (negative_cosine(pa, targets[1]) + negative_cosine(pb, targets[0])) / 2
 
     def after_step(self) -> None:

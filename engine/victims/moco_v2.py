@@ -82,6 +82,11 @@ class MoCoV2(Victim):
         """The query backbone, without the projector."""
         return self.network["encoder"]
 
+    def embed(self, view: Tensor) -> Tensor:
+        """Return the queries [B, D]."""
+        projected: Tensor = self.network["projector"](self.encoder(view))
+        return projected
+
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return the scaled InfoNCE loss of view_a's queries and view_b's keys; each view is a pass of its own."""
         import torch
@@ -95,7 +100,7 @@ class MoCoV2(Victim):
     def _direction(self, view: Tensor, k_BD: Tensor) -> Tensor:
         from engine.losses import info_nce
 
-        q_BD = self.network["projector"](self.encoder(view))
+        q_BD = self.embed(view)
         return info_nce(q_BD, k_BD, self.network.get_buffer("queue"), temperature=self.spec.temperature)
 
     def _keys(self, view: Tensor, gradient: Gradient) -> Tensor:

@@ -58,6 +58,11 @@ class SimCLR(Victim):
         """The backbone, without the projector."""
         return self.network["encoder"]
 
+    def embed(self, view: Tensor) -> Tensor:
+        """Return the projections [B, D]."""
+        projected: Tensor = self.network["projector"](self.encoder(view))
+        return projected
+
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return the scaled NT-Xent loss; both views share one forward pass, hence batch statistics.
 
@@ -66,7 +71,7 @@ class SimCLR(Victim):
         from engine.losses import nt_xent
         from engine.networks import join_views, part_views
 
-        z = self.network["projector"](self.encoder(join_views(views, self.bn_groups)))
+        z = self.embed(join_views(views, self.bn_groups))
         za_BD, zb_BD = part_views(z, 2, self.bn_groups)
         return self.loss_scale * nt_xent(za_BD, zb_BD, temperature=self.temperature)
 

@@ -54,11 +54,16 @@ class SimSiam(Victim):
         """The backbone."""
         return self.network["encoder"]
 
+    def embed(self, view: Tensor) -> Tensor:
+        """Return the projections [B, D]."""
+        projected: Tensor = self.network["projector"](self.encoder(view))
+        return projected
+
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return minus the mean cosine of predictions and targets over both directions, from -1 to 1."""
         from engine.losses import negative_cosine
 
-        za, zb = (self.network["projector"](self.encoder(view)) for view in views)
+        za, zb = (self.embed(view) for view in views)
         pa, pb = (self.network["predictor"](z) for z in (za, zb))
         ta, tb = (za, zb) if gradient == "dual" else (za.detach(), zb.detach())
         return (negative_cosine(pa, tb) + negative_cosine(pb, ta)) / 2

@@ -54,12 +54,17 @@ class SupCon(Victim):
         """The backbone, without the projector."""
         return self.network["encoder"]
 
+    def embed(self, view: Tensor) -> Tensor:
+        """Return the projections [B, D]."""
+        projected: Tensor = self.network["projector"](self.encoder(view))
+        return projected
+
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return the supervised contrastive loss; both views share one forward pass."""
         from engine.losses import sup_con
         from engine.networks import join_views, part_views
 
-        z = self.network["projector"](self.encoder(join_views(views, self.bn_groups)))
+        z = self.embed(join_views(views, self.bn_groups))
         za_BD, zb_BD = part_views(z, 2, self.bn_groups)
         return sup_con(za_BD, zb_BD, labels, temperature=self.temperature)
 

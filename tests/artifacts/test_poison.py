@@ -12,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from engine.artifacts import ArtifactError, encoded_images, read_images, read_manifest, read_poison, write_poison
+from engine.artifacts import (
+    ArtifactError,
+    encoded_images,
+    read_images,
+    read_manifest,
+    read_poison,
+    read_some,
+    write_poison,
+)
 from engine.perturbation import poison_u8, quantize_levels
 from engine.protocols import ImageSet, Poison
 
@@ -103,6 +111,20 @@ def test_images_are_written_and_read_in_parts(count: int, parts: list[int], monk
     assert torch.equal(images.images_u8, released.images_u8)
     assert torch.equal(images.labels, released.labels)
     assert images.class_names == released.class_names
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.integers(0, 12), min_size=1), st.integers(2, 20))
+def test_some_images_are_read_with_their_places(chosen: set[int], part: int) -> None:
+    withheld = torch.zeros(17, dtype=torch.bool)
+    withheld[[0, 5, 6, 16]] = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.artifacts.poison.ROWS", part)
+        released, _ = write(Path("poison"), count=17, withheld=withheld)
+    kept, rows = [row for row in range(17) if not withheld[row]], sorted(chosen)
+    images_u8, places = read_some(Path("poison"), torch.tensor(rows))
+    assert places.tolist() == [kept[row] for row in rows]
+    assert torch.equal(images_u8, released.images_u8[places])
 
 
 @pytest.mark.parametrize("name", ["train.parquet", "delta.safetensors", "preview.safetensors"])

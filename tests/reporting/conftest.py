@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.reporting.results import Accuracy, Curve, FloorKey, PoisonFacts, Results
+from engine.reporting.readings import Curve
+from engine.reporting.results import Accuracy, FloorKey, PoisonFacts, Results
 from engine.study import StudySpec, cells
 
 Judged = dict[tuple[str, int], tuple[float, float]]
@@ -38,7 +39,7 @@ def facts_of(name: str, kind: str, *, epsilon: float = 8 / 255, init: str = "zer
     return PoisonFacts(name, kind, init, {"kind": kind, "epsilon": epsilon, "poison_fraction": 1.0}, manifest, preview)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build_results() -> Callable[..., Results]:
     """Return a function that builds the results of one victim; a number that is not given is missing."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -12,11 +14,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.reporting.figures import PALETTE, draw_accuracy, draw_losses, inks, spread_of
+from engine.reporting.figures import PALETTE, draw_accuracy, inks, spread_of
 from engine.reporting.pictures import draw_perturbations
-from engine.reporting.results import Curve, Results
+from engine.reporting.readings import Curve
+from engine.reporting.results import Results
 from engine.reporting.sheet import Panel, Sheet, draw_sheet
 from engine.reporting.tables import accuracy_rows, summarise
+from engine.reporting.training_figures import draw_training
 from engine.study import PoisonEntry, StudySpec
 
 
@@ -29,7 +33,7 @@ def decoded(png: bytes) -> Image.Image:
 def sheets(results: Results) -> list[Sheet]:
     return [
         draw_accuracy(results, summarise(accuracy_rows(results))),
-        draw_losses(results),
+        draw_training(results),
         draw_perturbations(results),
     ]
 
@@ -44,10 +48,24 @@ def test_every_sheet_decodes_carries_no_metadata_and_is_the_same_twice(results: 
         assert png == second.png()
 
 
+def test_every_sheet_is_svg_of_the_same_measures_without_metadata_and_the_same_twice(results: Results) -> None:
+    for first, second in zip(sheets(results), sheets(results), strict=True):
+        svg = first.svg()
+        root = ElementTree.fromstring(svg)
+        inches = [float(root.attrib[side].removesuffix("pt")) / 72 for side in ("width", "height")]
+        assert [round(160 * inch) for inch in inches] == pytest.approx(decoded(first.png()).size, abs=1)
+        assert len([*root.iter("{http://www.w3.org/2000/svg}path")]) > 20  # letters are outlines
+        assert not [*root.iter("{http://www.w3.org/2000/svg}text")]
+        assert not re.search(rb"metadata|date|matplotlib v", svg, re.IGNORECASE)
+        assert svg == first.svg() == second.svg()
+        assert decoded(first.png()).size == decoded(second.png()).size
+
+
 def test_nothing_of_a_users_settings_changes_a_figure(results: Results) -> None:
-    before = draw_losses(results).png()
-    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        assert draw_losses(results).png() == before
+    before, before_svg = draw_training(results).png(), draw_training(results).svg()
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.fonttype": "none"}):
+        assert draw_training(results).png() == before
+        assert draw_training(results).svg() == before_svg
         assert matplotlib.rcParams["font.size"] == 20
 
 

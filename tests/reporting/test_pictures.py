@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 
 import numpy as np
 from PIL import Image
 
-from engine.reporting.pictures import GREY, MAGNIFICATION, pictures, stack_png
+from engine.reporting.pictures import GREY, MAGNIFICATION, pictures
 from engine.reporting.results import PoisonFacts, Results
+from engine.reporting.sections import picture_rows
 
 
 def with_preview(facts: PoisonFacts, clean: np.ndarray, poisoned: np.ndarray) -> PoisonFacts:
@@ -47,17 +49,16 @@ def test_at_most_ten_classes_and_every_other_pixel_of_a_large_image(results: Res
     assert shown.classes[0] == "class 0"  # the manifest names two classes, not twelve
 
 
-def test_a_stack_is_clean_above_perturbation_above_poisoned(results: Results) -> None:
-    shown = pictures(results.poisons["noise"])
-    assert shown is not None
-    pixels = np.asarray(Image.open(io.BytesIO(stack_png(shown, 0))))
-    assert pixels.shape == (3 * 4 + 2 * 2, 4, 4)
-    assert [pixels[row, 0].tolist() for row in (0, 6, 12)] == [
-        [100, 100, 100, 255],
-        [GREY + 80, GREY + 80, GREY + 80, 255],
-        [108, 108, 108, 255],
-    ]
-    assert pixels[4, 0, 3] == 0
+def test_the_page_shows_every_class_clean_poisoned_and_the_perturbation(results: Results) -> None:
+    (row,) = picture_rows(results)  # of noise; the clean poison changes nothing
+    assert row["name"] == "noise"
+    assert [name for name, *_ in row["tiles"]] == ["cat", "dog"]
+    for _, *addresses in row["tiles"]:
+        kinds, pictures_64 = zip(*(address.split(",") for address in addresses), strict=True)
+        assert set(kinds) == {"data:image/png;base64"}
+        pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))) for picture in pictures_64]
+        assert [picture.shape for picture in pixels] == [(4, 4, 3)] * 3
+        assert [np.unique(picture).tolist() for picture in pixels] == [[100], [108], [GREY + 80]]
 
 
 def test_a_missing_poison_has_no_pictures(results: Results) -> None:

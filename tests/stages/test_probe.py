@@ -11,6 +11,7 @@ import torch
 
 from engine.artifacts.encoder import read_classifier, read_encoder
 from engine.protocols import Source
+from engine.randomness import stream
 from engine.specfiles import load
 from engine.stages.generate import generate
 from engine.stages.inputs import load_dataset
@@ -108,4 +109,47 @@ def test_the_floor_is_judged_like_the_cells(trained: Path) -> None:
     }
     assert 0 <= found["taught", "tiny_scenes"]["head"] <= 100
     assert [found[key]["head"] for key in found if key != ("taught", "tiny_scenes")] == [None] * 3
-    assert found["taught", "tiny_scenes"].keys() == judged("taught", "tiny_scenes").keys()
+    assert {*found["taught", "tiny_scenes"], "view_distances"} == judged("taught", "tiny_scenes").keys()
+
+
+@pytest.mark.parametrize("victim", ["taught", "untaught"])
+def test_distances_of_views_are_those_of_the_stored_encoders_features(trained: Path, victim: str) -> None:
+    distances = judged(victim, "tiny_scenes")["view_distances"]
+    assert distances["edges"] == [pytest.approx(edge / 50) for edge in range(101)]
+    assert distances["released"] == distances["clean"]  # of a clean poison
+    state, about = read_encoder(cell_of(victim).encoder)
+    network = fresh_victim(load("victims", victim), Source(**about["source"]), seed=9)
+    network.encoder.load_state_dict(state)
+    network.encoder.eval()
+    images = load_dataset("tiny_scenes")[1].train.images_u8 / 255  # fewer than are drawn: all, in their order
+    draws = stream(0, "distances", "views")
+    za, zb = (network.encoder(network.views[index % len(network.views)](draws, images)) for index in range(2))
+    cosines = [torch.dot(a / a.norm(), b / b.norm()).item() for a, b in zip(za, zb, strict=True)]
+    expected = [0] * 100
+    for cosine in cosines:
+        expected[min(max(int((1 - cosine) * 50), 0), 99)] += 1
+    assert sum(distances["released"]) == 80
+    # An image at an edge may fall on either side of it.
+    assert sum(abs(a - b) for a, b in zip(expected, distances["released"], strict=True)) <= 2
+
+
+def test_poisoned_views_are_compared_with_clean_ones_and_other_data_sets_with_none(trained: Path) -> None:
+    (trained / "specs/attacks/loud.yaml").write_text("kind: random_noise\nepsilon: 0.4\n")
+    generate("tiny_scenes", "loud", "loud", "zero", "local")
+    cell = Cell("tiny_scenes", "loud", "untaught", "none", 0)
+    pretrain(cell, "local")
+    (trained / "specs/probes/poisoned.yaml").write_text("train_set: poisoned\nlinear: {epochs: 2, copies: 1}\n")
+    found = [
+        json.loads(probe(cell, "tiny_scenes", protocol, "local").read_text())["view_distances"]
+        for protocol in ("banked", "poisoned")
+    ]
+    assert found[0] == found[1]
+    assert found[0]["released"] != found[0]["clean"]
+    assert [sum(found[0][name]) for name in ("released", "clean")] == [80, 80]
+    assert judged("untaught", "digits_12")["view_distances"] is None
+
+
+def test_at_most_so_many_images_are_looked_at(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.stages.probe.MOST_IMAGES", 7)
+    found = judged("untaught", "tiny_scenes")["view_distances"]
+    assert [sum(found[name]) for name in ("released", "clean")] == [7, 7]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,11 @@ from engine.defenses import none
 from engine.errors import EngineError
 from engine.optimization import warmup_cosine_lr
 from engine.precision import Precision
-from engine.protocols import Defense, DefenseContext, Gradient, ImageSet, Source, Victim
+from engine.protocols import Defense, DefenseContext, Gradient, ImageSet, Measure, Source, Victim
 from engine.randomness import stream
-from engine.training.pretrain import Recipe, TrainingDiverged, pretrain
-from engine.victims import simclr
+from engine.training.measures import Measures
+from engine.training.pretrain import Recipe, TrainingDiverged, pretrain, unmeasured
+from engine.victims import byol, moco_v2, simclr
 from engine.victimspec import ViewsSpec
 from engine.views import Views
 
@@ -94,10 +96,18 @@ def tiny_simclr(**views: float) -> simclr.SimCLR:
     return simclr.build(spec, source=source, generator=stream(0, "weights"))
 
 
-def train(victim: Victim, *, seed: int = 0, defense=NO_DEFENSE, images: ImageSet | None = None, **changes):
-    images = image_set() if images is None else images
-    recipe = replace(RECIPE, **changes)
-    return pretrain(victim, Resident(images), recipe=recipe, defense=defense, precision=FP32, seed=seed, progress=quiet)
+def train(
+    victim: Victim,
+    *,
+    seed: int = 0,
+    defense=NO_DEFENSE,
+    images: ImageSet | None = None,
+    measure: Measure = unmeasured,
+    **changes,
+):
+    feed = Resident(image_set() if images is None else images)
+    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense, "measure": measure}
+    return pretrain(victim, feed, **how, precision=FP32, seed=seed, progress=quiet)
 
 
 def test_pretraining_lowers_the_loss_of_the_same_views() -> None:
@@ -212,6 +222,45 @@ def test_the_recorded_loss_is_the_mean_over_the_epochs_steps() -> None:
     victim = Recorder()
     curve = train(victim, weight_decay=0.0, momentum=0.0, lr=0.001, epochs=1, warmup_epochs=0, final_lr_rel=1.0)
     assert curve[0]["loss"] == pytest.approx(50 * (1 + 0.9**2) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("learner", [simclr, moco_v2, byol])
+def test_measuring_changes_not_one_bit_of_a_training(learner: Any) -> None:
+    runs = []
+    for watch in (False, True):
+        spec = learner.Spec(
+            kind=learner.__name__.rpartition(".")[2],
+            backbone=resnet18.Spec(kind="resnet18", width=4, stages=(1,)),
+            views=ViewsSpec(size=16),
+            batch_size=8,
+            **({"queue": 32} if learner is moco_v2 else {}),
+        )
+        victim = learner.build(spec, source=Source((0.5,) * 3, (0.25,) * 3, 2), generator=stream(0, "weights"))
+        measure = Measures(victim, {"": image_set().images_u8}, RECIPE.epochs, FP32, seed=0)
+        curve = train(victim, **({"measure": measure} if watch else {}))
+        runs.append(([(row["loss"], row["lr"]) for row in curve], victim.network.state_dict(), curve))
+    (losses, state, plain), (same_losses, same_state, measured) = runs
+    assert losses == same_losses
+    assert all(torch.equal(same_state[name], value) for name, value in state.items())
+    assert [row.keys() for row in plain] == [{"epoch", "loss", "lr"}] * 3
+    assert all(row.keys() == {"epoch", "loss", "lr", "alignment", "uniformity"} for row in measured)
+    assert len({row["alignment"] for row in measured}) == 3
+
+
+def test_progress_says_the_loss_and_the_last_alignment() -> None:
+    notes = []
+    pretrain(
+        Recorder(),
+        Resident(image_set()),
+        recipe=replace(RECIPE, lr=1e-3),
+        defense=NO_DEFENSE,
+        precision=FP32,
+        seed=0,
+        progress=lambda done, total, note: notes.append(note.split(", ")),
+        measure=lambda epoch: {"alignment": 0.25} if epoch == 2 else {},
+    )
+    assert [note[1:] for note in notes] == [[], ["alignment 0.250"], ["alignment 0.250"]]
+    assert all(note[0].startswith("loss ") for note in notes)
 
 
 @pytest.mark.parametrize("start", [1.0, float("nan")], ids=["infinite", "not a number"])

@@ -115,6 +115,28 @@ class TestContract:
         changed = {name for name, value in victim.network.state_dict().items() if not torch.equal(before[name], value)}
         assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in changed)
 
+    def test_embeddings_are_finite_and_evaluation_changes_nothing(self, kind: str) -> None:
+        victim = build(kind)
+        victim.network.eval()
+        before = copy.deepcopy(victim.network.state_dict())
+        view = batch(victim)[0][0]
+        first = victim.embed(view)
+        assert first.shape == (BATCH, first.shape[1])
+        assert first.isfinite().all()
+        # Each image by itself, and none like another: no embedding depends on the batch.
+        torch.testing.assert_close(first, torch.cat([victim.embed(view[row : row + 1]) for row in range(BATCH)]))
+        assert len(first.unique(dim=0)) == BATCH
+        after = victim.network.state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def test_a_loss_without_a_classifier_is_one_of_embeddings(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        victim = build(kind)
+        victim.network.eval()
+        views, labels = batch(victim)
+        before, embed = victim.loss(views, labels), type(victim).embed
+        monkeypatch.setattr(type(victim), "embed", lambda self, view: embed(self, view).square())
+        assert torch.equal(before, victim.loss(views, labels)) == (victim.classifier is not None)
+
     def test_the_gradient_reaches_the_images(self, kind: str) -> None:
         victim = build(kind)
         views, labels = batch(victim)

@@ -1,0 +1,145 @@
+"""What training did to embeddings: loss, alignment and uniformity over epochs, and how far apart two views are.
+
+The counterparts of figures 4 and 7 (curves), and 4d and 8 (distances), of He, Zha & Katabi 2023.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from engine.reporting.figures import REFERENCE_COLOUR, Ink, inks, spread_of
+from engine.reporting.readings import Curve
+from engine.reporting.results import Results, ViewDistances
+from engine.reporting.sheet import MUTED, TEXT, Panel, Sheet, draw_sheet
+
+SHORT_DASHES = (0.0, (2.2, 1.6))  # unlike the dashes that tell many poisons apart
+SHOWN = {
+    "loss": "training loss",
+    "alignment": "alignment (0: views agree)",
+    "uniformity": "uniformity (0: all agree)",
+}
+
+
+def draw_training(results: Results) -> Sheet:
+    """Draw for every victim and defense the loss of every poison, and where measured, alignment and uniformity.
+
+    Alignment and uniformity are of the released images, and dashed of the clean originals in the same network.
+    """
+    ink = inks(results.study, results.reference)
+    curves = results.curves.values()
+    shown = {name: label for name, label in SHOWN.items() if name == "loss" or any(c.measured(name) for c in curves)}
+    panels = []
+    for learner, runs in _by_learner(results):
+        for name, label in shown.items():
+
+            def draw(axes: Axes, runs: dict[str, list[Curve]] = runs, name: str = name) -> Sequence[Artist]:
+                return _draw_curves(axes, runs, name, ink)
+
+            panels.append(Panel(f"{learner}: {label}", draw, 2.6))
+    return draw_sheet(panels, title="Training: released images, and their clean originals in the same network")
+
+
+def _by_learner(results: Results) -> Iterator[tuple[str, dict[str, list[Curve]]]]:
+    """Yield every victim and defense, and the curves of each poison that it met."""
+    study = results.study
+    for victim, defense in itertools.product(study.victims, study.defenses):
+        runs: dict[str, list[Curve]] = {}
+        for cell, curve in results.curves.items():
+            if (cell.victim, cell.defense) == (victim, defense):
+                runs.setdefault(cell.poison, []).append(curve)
+        yield _learner(victim, defense, results), runs
+
+
+def _learner(victim: str, defense: str, results: Results) -> str:
+    return f"{victim} · {defense}" if len(results.study.defenses) > 1 else victim
+
+
+def _draw_curves(axes: Axes, runs: dict[str, list[Curve]], name: str, ink: dict[str, Ink]) -> list[Artist]:
+    handles: list[Artist] = []
+    for poison, curves in runs.items():
+        style = ink[poison]
+        # A wide reference line still shows under a poison that does nothing.
+        width, alpha = (3.6, 0.55) if style.is_reference else (1.6, 1.0)
+        looks = {"color": style.colour, "linestyle": style.dashes, "linewidth": width, "alpha": alpha}
+        handles += _draw_mean(axes, curves, name, {**looks, "label": poison})
+        if not style.is_reference:  # whose images are their own originals
+            _draw_mean(axes, curves, f"clean_{name}", {**looks, "linestyle": SHORT_DASHES, "linewidth": 1.1})
+    if not axes.lines:
+        axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color=MUTED)
+    axes.set_xlabel("epoch")
+    axes.margins(x=0.01)
+    kinds: dict[str, Any] = {"released images": "-", "their clean originals": SHORT_DASHES}
+    styles = [Line2D([], [], color=TEXT, linewidth=1.2, linestyle=dashes, label=kind) for kind, dashes in kinds.items()]
+    return [*handles, *styles] if handles else []
+
+
+def _draw_mean(axes: Axes, curves: Sequence[Curve], name: str, looks: dict[str, Any]) -> list[Line2D]:
+    """Draw the mean of a column over the runs that have it, and a band of a standard deviation around it."""
+    found = curves if name == "loss" else [kept for curve in curves if (kept := curve.measured(name))]
+    if not found:
+        return []
+    epochs, means, sds = spread_of(found)
+    if len(found) > 1:
+        axes.fill_between(epochs, means - sds, means + sds, color=looks["color"], alpha=0.15, linewidth=0)
+    return axes.plot(epochs, means, **looks)
+
+
+def draw_view_distances(results: Results) -> Sheet | None:
+    """Draw for every victim, defense and poison how far apart two views' features are; None before any is measured."""
+    study, ink = results.study, inks(results.study, results.reference)
+    found: dict[tuple[str, str, str], list[ViewDistances]] = {}
+    for (cell, _), accuracy in results.accuracies.items():
+        if accuracy.view_distances is not None:
+            found.setdefault((cell.victim, cell.defense, cell.poison), []).append(accuracy.view_distances)
+    if not found:
+        return None
+    panels = []
+    for victim, defense, poison in itertools.product(study.victims, study.defenses, study.poisons):
+        runs = found.get((victim, defense, poison), [])
+
+        def draw(axes: Axes, runs: list[ViewDistances] = runs, style: Ink = ink[poison]) -> Sequence[Artist]:
+            return _draw_histograms(axes, runs, style)
+
+        panels.append(Panel(f"{_learner(victim, defense, results)}: {poison}", draw, 2.3))
+    return draw_sheet(panels, title="Distance of two views: released images, and their clean originals")
+
+
+def _draw_histograms(axes: Axes, runs: Sequence[ViewDistances], style: Ink) -> list[Artist]:
+    axes.set_xlabel("cosine distance of two views' features")
+    axes.set_ylabel("images (%)")
+    if not runs:
+        axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color=MUTED)
+        return []
+    edges = np.array(runs[0].edges)
+    released = shares([run.released for run in runs])
+    clean = shares([run.clean for run in runs if run.clean])
+    top = 0.0
+    for mean, sd, colour, filled in ((*released, style.colour, True), (*clean, TEXT, False)):
+        if len(mean):
+            axes.stairs(mean, edges, color=colour, fill=filled, alpha=0.55 if filled else 1.0, linewidth=1.1)
+            if sd.any():
+                low, high = (np.append(side, side[-1]) for side in (mean - sd, mean + sd))
+                axes.fill_between(edges, low.clip(0), high, step="post", color=colour, alpha=0.25, linewidth=0)
+            top = max(top, edges[1:][mean > 0][-1])
+    axes.set_xlim(0, min(2.0, max(1.0, top)))
+    axes.set_ylim(bottom=0)
+    return [
+        Patch(facecolor=REFERENCE_COLOUR, alpha=0.55, label="released images (in the poison's colour)"),
+        Line2D([], [], color=TEXT, linewidth=1.1, label="their clean originals"),
+    ]
+
+
+def shares(counts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the sample standard deviation of histograms, both [bins] in percent; 0 for one alone."""
+    if not counts:
+        return np.empty(0), np.empty(0)
+    percent = np.array([100 * np.array(each) / sum(each) for each in counts])
+    return percent.mean(axis=0), percent.std(axis=0, ddof=1) if len(counts) > 1 else np.zeros(percent.shape[1])
