@@ -13,7 +13,7 @@ from engine import plugins
 from engine.batching import Resident
 from engine.errors import EngineError
 from engine.executors import local
-from engine.protocols import ImageSet, Source
+from engine.protocols import Defense, ImageSet, Source
 from engine.randomness import stream
 from engine.training.pretrain import Recipe, pretrain
 
@@ -38,7 +38,7 @@ def losses(**layout: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
     where.place(victim.network)
     pixels = torch.randint(0, 256, (32, 3, 8, 8), generator=stream(0, "images"), dtype=torch.uint8)
     feed = Resident(ImageSet(pixels, torch.arange(32) % 2, ("a", "b")))
-    defense = plugins.build("defenses", plugins.spec_of("defenses")(kind="none"))
+    defense = Defense()
     curve = pretrain(
         victim, feed, recipe=RECIPE, defense=defense, precision=where.precision, seed=0, progress=lambda *_: None
     )
