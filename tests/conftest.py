@@ -55,30 +55,34 @@ def uncached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest
     native.library.cache_clear()
 
 
-def _succeed(*command: str | Path) -> None:
+def _complaints(*command: str | Path) -> str:
+    """Return what a command says when it fails, its status first; nothing when it succeeds."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    return f"{done.returncode}: {done.stderr}" if done.returncode else ""
 
 
 @pytest.fixture
-def examine(tmp_path: Path) -> Callable[[Path, str], None]:
-    """Compile a C source with every warning an error, then run a program that includes it under sanitizers."""
+def examine(tmp_path: Path) -> Callable[[Path, str], list[str]]:
+    """Compile a C source with every warning an error, then run a program that includes it under sanitizers.
+
+    What the compilers and the program complain of is returned, in this order: strict, sanitized, run.
+    """
     from engine import native
 
     compiler = native.compiler_command()
     sanitize = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     main, program = tmp_path / "main.c", tmp_path / "main"
 
-    def examined(source: Path, exercise: str) -> None:
+    def examined(source: Path, exercise: str) -> list[str]:
         made = tmp_path / "made.so"
-        _succeed(*compiler, *native.FLAGS, "-Wall", "-Wextra", "-Werror", source, "-o", made, "-lm")
+        strict = _complaints(*compiler, *native.FLAGS, "-Wall", "-Wextra", "-Werror", source, "-o", made, "-lm")
         main.write_text("int main(void) { return 0; }\n")
         empty = subprocess.run([*compiler, *sanitize, main, "-o", program], capture_output=True, check=False)
         if empty.returncode or subprocess.run([program], capture_output=True, check=False).returncode:
             pytest.skip("this compiler has no address sanitizer that runs here")
         main.write_text(exercise)
         numeric = [flag for flag in native.FLAGS if flag not in ("-shared", "-fPIC", "-O3")]
-        _succeed(*compiler, "-O1", *numeric, *sanitize, f"-I{source.parent}", main, "-o", program, "-lm")
-        _succeed(program)
+        sanitized = _complaints(*compiler, "-O1", *numeric, *sanitize, f"-I{source.parent}", main, "-o", program, "-lm")
+        return [strict, sanitized, "not compiled" if sanitized else _complaints(program)]
 
     return examined
