@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.timing import Clock
 
 if TYPE_CHECKING:
-    from engine.protocols import Executor
+    from engine.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Lab:
         Where the system can, everything is kept on as many cores as there are threads: a rival's worker processes
         would otherwise get cores that the engine does not use.
         """
-        with _cores(self.threads), executor(self).run():
+        with _cores(self.threads), machine(self).run():
             yield
 
 
@@ -77,11 +77,10 @@ def full(threads: int) -> Lab:
     return Lab(threads, repeats=15, slow_repeats=3, slow_budget=math.inf, calls=12, is_full=True)
 
 
-def executor(lab: Lab) -> Executor:
-    """Build the layout ``local`` as committed, on the CPU and with the lab's threads."""
-    from engine import plugins
+def machine(lab: Lab) -> Machine:
+    """Return the machine of the layout ``local`` as committed, on the CPU and with the lab's threads."""
+    from engine.machine import Machine
     from engine.specfiles import load
 
     spec = load("layouts", "local").model_copy(update={"device": "cpu", "threads": lab.threads})
-    built: Executor = plugins.build("layouts", spec)
-    return built
+    return Machine.of(precision="fp32", **spec.machine_fields())

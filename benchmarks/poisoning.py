@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.lab import Lab, executor
+from benchmarks.lab import Lab, machine
 from benchmarks.pictures import CLASSES, image_set
 from benchmarks.themes.noise import attack_spec
 from benchmarks.trainees import SOURCE
@@ -43,7 +43,7 @@ def _poison(images: ImageSet, start: str, *, batch: int) -> Poison:
     spec = attack_spec("tiny", batch, pgd_steps=1)
     init = Poison(torch.zeros(CLASSES, 3, 32, 32), "class") if start == "class" else start
     perturbed = torch.ones(len(images), dtype=torch.bool)
-    context = AttackContext(SOURCE, init, perturbed, executor(Lab()), lambda done, of, note: None)
+    context = AttackContext(SOURCE, init, perturbed, machine(Lab()), lambda done, of, note: None)
     poison: Poison = plugins.build("attacks", spec)(images, context)
     return poison
 

@@ -21,7 +21,7 @@ WIDTH = 120
 
 HOW = """\
 `python -m benchmarks` wrote this page. Both sides of every comparison run in one process, in turn, several times; the
-numbers are medians. Memory is allocated as in the engine's own runs (`engine.executors.local`), for both sides.
+numbers are medians. Memory is allocated as in the engine's own runs (`engine.machine`), for both sides.
 """
 ERRORS = """\
 # Errors against Pillow

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.lab import Lab, executor
+from benchmarks.lab import Lab, machine
 from benchmarks.pictures import CLASSES, as_u8, image_set, smooth_images
 from engine import plugins
 from engine.batching import Resident
@@ -40,7 +40,7 @@ def spec_of(network: str, lab: Lab) -> VictimSpec:
 def victim_of(network: str, lab: Lab) -> Victim:
     """Build a learner in the layout's memory format."""
     victim = fresh_victim(spec_of(network, lab), SOURCE, 0)
-    executor(lab).place(victim.network)
+    machine(lab).place(victim.network)
     return victim
 
 
@@ -67,7 +67,7 @@ def trainee(network: str, lab: Lab) -> Trainee:
         victim,
         recipe=recipe,
         defense=plugins.build("defenses", load("defenses", "none")),
-        precision=executor(lab).precision,
+        precision=machine(lab).precision,
         seed=0,
     )
     return Trainee(training, _endless(Resident(image_set(resident_u8(lab))), lab.batch))

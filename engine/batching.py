@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from engine.processes import check_divides
 from engine.protocols import Batch, ImageSet
 from engine.transfer import to_device
 
@@ -23,8 +24,9 @@ def endless_batches(count: int, batch_size: int, generator: torch.Generator, dev
     """Yield batches of image indices for ever, reshuffled at each pass, on a device.
 
     Raises:
-        EngineError: fewer images than one batch.
+        EngineError: fewer images than one batch, or processes that cannot share a batch.
     """
+    check_divides(batch_size, "the surrogate's batch_size")
     if count < batch_size:
         raise EngineError(f"{count} images are fewer than one batch of {batch_size}; lower the surrogate's batch_size")
     while True:

@@ -7,9 +7,12 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from engine.protocols import Job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +28,9 @@ Poison = Annotated[str, typer.Option(help="The name of a generated poison.")]
 Victim = Annotated[str, typer.Option(help="A name under specs/victims.")]
 Defense = Annotated[str, typer.Option(help="A name under specs/defenses.")]
 Seed = Annotated[int, typer.Option(min=0, help="The victim's seed.")]
+Precision = Annotated[
+    str, typer.Option(help="What networks compute in: fp32, bf16 or fp16; by default what params.yaml says.")
+]
 Protocol = Annotated[str, typer.Option(help="A name under specs/probes; by default the one in params.yaml.")]
 
 STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_]+)(\.yaml\b)", re.MULTILINE)
@@ -47,23 +53,30 @@ def generate(
     name: Annotated[str, typer.Option(help="What to call the poison.")],
     attack: Annotated[str, typer.Option(help="A name under specs/attacks.")],
     init: Annotated[str, typer.Option(help="Where the noise starts: zero, uniform, or another poison's name.")],
+    precision: Precision = "",
     layout: Layout = "",
 ) -> None:
     """Craft one poisoned copy of a data set."""
-    from engine.stages.generate import generate
+    from engine.stages.generate import generate_job
 
-    typer.echo(generate(dataset, name, attack, init, layout or _params().layout))
+    _run(generate_job(dataset, name, attack, init, precision or _params().precision), layout)
 
 
 @app.command()
 def pretrain(
-    dataset: Dataset, poison: Poison, victim: Victim, defense: Defense, seed: Seed, layout: Layout = ""
+    dataset: Dataset,
+    poison: Poison,
+    victim: Victim,
+    defense: Defense,
+    seed: Seed,
+    precision: Precision = "",
+    layout: Layout = "",
 ) -> None:
     """Train one victim on one poisoned data set, under one defense."""
-    from engine.stages.pretrain import pretrain
+    from engine.stages.pretrain import pretrain_job
     from engine.study import Cell
 
-    typer.echo(pretrain(Cell(dataset, poison, victim, defense, seed), layout or _params().layout))
+    _run(pretrain_job(Cell(dataset, poison, victim, defense, seed), precision or _params().precision), layout)
 
 
 @app.command()
@@ -78,11 +91,11 @@ def probe(
     layout: Layout = "",
 ) -> None:
     """Judge one encoder on one downstream data set."""
-    from engine.stages.probe import probe
+    from engine.stages.probe import probe_job
     from engine.study import Cell
 
     cell = Cell(dataset, poison, victim, defense, seed)
-    typer.echo(probe(cell, downstream, protocol or _params().probe, layout or _params().layout))
+    _run(probe_job(cell, downstream, protocol or _params().probe), layout)
 
 
 @app.command()
@@ -90,9 +103,9 @@ def floor(
     dataset: Dataset, victim: Victim, seed: Seed, downstream: Downstream, protocol: Protocol = "", layout: Layout = ""
 ) -> None:
     """Judge the encoder that a seed starts from, before any training."""
-    from engine.stages.probe import floor
+    from engine.stages.probe import floor_job
 
-    typer.echo(floor(dataset, victim, seed, downstream, protocol or _params().probe, layout or _params().layout))
+    _run(floor_job(dataset, victim, seed, downstream, protocol or _params().probe), layout)
 
 
 @app.command()
@@ -169,6 +182,16 @@ def download(name: Annotated[str, typer.Argument(help="A name under specs/datase
 
     split = plugins.build("datasets", load("datasets", name), root=data_root(), download=True)
     typer.echo(f"{name}: {len(split.train)} training and {len(split.test)} test images")
+
+
+def _run(job: Job, layout: str) -> None:
+    """Run a stage's job where the layout says, and print what it made."""
+    from engine.processes import is_first
+    from engine.stages.dispatch import dispatch
+
+    made = dispatch(job, layout or _params().layout)
+    if is_first():
+        typer.echo(made)
 
 
 def _params():  # type: ignore[no-untyped-def]

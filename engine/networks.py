@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.normalization import BatchNorm1d
+from engine.processes import own_groups
 
 
 class Encoder(nn.Module):
@@ -57,18 +58,20 @@ def batch_norm_head(features: int, hidden: int, out: int) -> nn.Sequential:
 def join_views(views: Sequence[Tensor], groups: int = 1) -> Tensor:
     """Put the views of a batch into one batch; each of its ``groups`` equal parts has all views of its images.
 
+    Where processes share the batch, each joins what it has of it: whole groups.
+
     Shapes: V views [B, ...] to [V * B, ...].
     """
     if groups == 1:
         return torch.cat(tuple(views))
-    return torch.stack(tuple(views)).unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
+    return torch.stack(tuple(views)).unflatten(1, (own_groups(groups), -1)).transpose(0, 1).flatten(0, 2)
 
 
 def part_views(joined: Tensor, count: int, groups: int = 1) -> tuple[Tensor, ...]:
     """Undo ``join_views`` on what a network made of it: [V * B, D] to V tensors [B, D]."""
     if groups == 1:
         return joined.chunk(count)
-    return joined.unflatten(0, (groups, count, -1)).transpose(0, 1).flatten(1, 2).unbind()
+    return joined.unflatten(0, (own_groups(groups), count, -1)).transpose(0, 1).flatten(1, 2).unbind()
 
 
 EMBEDDINGS = {"class_token", "pos_embedding"}

@@ -1,6 +1,7 @@
 """The noise of a training set while an attack learns it.
 
-Shapes: N images of the set, B of a batch, K classes, C x H x W pixels; ``rows_B`` are the batch's indices.
+Shapes: N images of the set, B of a batch, b of this process's share of it, K classes, C x H x W pixels; ``rows_B``
+are the batch's indices.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.perturbation import add_poison, chunks, initial_noise, project_linf
+from engine.perturbation import add_poison, chunks, noise_parts, noise_shape, project_linf
+from engine.processes import share_of
 from engine.protocols import AttackContext, ImageSet, Poison
+from engine.sharding import EveryRow, SharedRows
 
 
 class Noise:
@@ -17,6 +20,9 @@ class Noise:
 
     ``values`` holds it in half precision, in units of epsilon. What a batch meets is taken out in pixel units with
     ``touched``, so that a gradient exists for those rows alone and never for the data set.
+
+    Every method is given the rows of a whole batch, and concerns this process's share of them: b of B. Noise of images
+    is shared out among processes, that of classes is with each.
     """
 
     def __init__(
@@ -24,30 +30,51 @@ class Noise:
     ) -> None:
         self.images, self.perturbed = images, context.perturbed
         self.granularity, self.epsilon = granularity, epsilon
-        self.values = initial_noise(context.init, images, granularity=granularity, epsilon=epsilon, generator=generator)
-        self._perturbs_all = bool(context.perturbed.all())
+        shape, device = noise_shape(images, granularity), images.images_u8.device
         self.per_image = granularity == "sample"
+        table = SharedRows if self.per_image else EveryRow
+        self.values: SharedRows | EveryRow = table(shape[0], shape[1:], torch.float16, device)
+        how = {"granularity": granularity, "epsilon": epsilon, "generator": generator}
+        for rows, values in noise_parts(context.init, images, **how):  # type: ignore[arg-type]
+            self.values.put_(rows, values.to(device))
+        self._perturbs_all = bool(context.perturbed.all())
 
     def draw_normal_(self, generator: torch.Generator) -> None:
         """Start anew from standard normal values in units of epsilon, clipped to the ball."""
-        for rows in chunks(len(self.values)):
-            self.values[rows] = torch.randn(self.values[rows].shape, generator=generator).clamp_(-1, 1)
+        shape, device = noise_shape(self.images, self.granularity), self.images.images_u8.device
+        for rows in chunks(shape[0]):
+            drawn = torch.randn((rows.stop - rows.start, *shape[1:]), generator=generator).clamp_(-1, 1)
+            self.values.put_(rows, drawn.half().to(device))
 
     def clean(self, rows_B: Tensor) -> Tensor:
-        """Return a batch of clean images [B, C, H, W] in [0, 1]."""
-        return self.images.images_u8[rows_B].float() / 255
+        """Return clean images [b, C, H, W] in [0, 1]."""
+        return self.images.images_u8[_own(rows_B)].float() / 255
+
+    def labels(self, rows_B: Tensor) -> Tensor:
+        """Return labels [b]."""
+        return self.images.labels[_own(rows_B)]
+
+    def counted(self, rows_B: Tensor) -> Tensor:
+        """Return which images may change: bool [b]."""
+        return self.perturbed[_own(rows_B)]
 
     def touched(self, rows_B: Tensor) -> Tensor:
-        """Return the noise that a batch meets, in pixel units: [B, C, H, W], or that of all classes [K, C, H, W]."""
-        values = self.values[rows_B] if self.granularity == "sample" else self.values
-        return values.float() * self.epsilon
+        """Return the noise that a batch meets, in pixel units: [b, C, H, W], or that of all classes [K, C, H, W]."""
+        return self.values.read(rows_B).float() * self.epsilon
 
     def spread(self, touched: Tensor, rows_B: Tensor) -> Tensor:
-        """Return the noise of each image of a batch [B, C, H, W], zero where an image stays clean."""
-        delta = touched if self.granularity == "sample" else touched[self.images.labels[rows_B]]
-        return delta if self._perturbs_all else delta * self.perturbed[rows_B, None, None, None]
+        """Return the noise of each image [b, C, H, W], zero where an image stays clean."""
+        delta = touched if self.granularity == "sample" else touched[self.labels(rows_B)]
+        return delta if self._perturbs_all else delta * self.counted(rows_B)[:, None, None, None]
 
-    def confined(self, touched: Tensor, clean_BCHW: Tensor, rows_B: Tensor) -> Tensor:
+    def gradient(self, grad: Tensor, rows_B: Tensor) -> Tensor:
+        """Return the whole batch's gradient in ``touched``, given that of this process's images.
+
+        Its length is that of the sum of all processes' losses: of a step along its sign, only that counts.
+        """
+        return grad if self.per_image else share_of(len(rows_B)).total(grad)
+
+    def confined(self, touched: Tensor, clean_bCHW: Tensor, rows_B: Tensor) -> Tensor:
         """Return ``touched`` clipped to where images stay in [0, 1]; noise that images share has no such place.
 
         A pixel beyond the range has no gradient; clipped, it may come back. What an image that stays clean would
@@ -55,24 +82,20 @@ class Noise:
         """
         if not self.per_image:
             return touched
-        inside = touched.clamp(-clean_BCHW, 1 - clean_BCHW)
-        return inside if self._perturbs_all else torch.where(self.perturbed[rows_B, None, None, None], inside, touched)
+        inside = touched.clamp(-clean_bCHW, 1 - clean_bCHW)
+        return inside if self._perturbs_all else torch.where(self.counted(rows_B)[:, None, None, None], inside, touched)
 
     def write_(self, rows_B: Tensor, touched: Tensor) -> None:
         """Put back what ``touched`` took out."""
-        values = (touched / self.epsilon).half()
-        if self.granularity == "sample":
-            self.values[rows_B] = values
-        else:
-            self.values = values
+        self.values.write_(rows_B, (touched / self.epsilon).half())
 
     def poisoned(self, rows_B: Tensor) -> Tensor:
-        """Return a batch of images [B, C, H, W] with their noise, in [0, 1]."""
+        """Return images [b, C, H, W] with their noise, in [0, 1]."""
         return add_poison(self.clean(rows_B), self.spread(self.touched(rows_B), rows_B))
 
     def poison(self, *, image_views: int) -> Poison:
-        """Return the finished product."""
-        return Poison(self.values.cpu(), self.granularity, image_views, unit=self.epsilon)
+        """Return the finished product; on other processes than the first, without its noise."""
+        return Poison(self.values.whole(), self.granularity, image_views, unit=self.epsilon)
 
 
 class MemberNoise(Noise):
@@ -86,18 +109,24 @@ class MemberNoise(Noise):
         self.per_image = True
 
     def touched(self, rows_B: Tensor) -> Tensor:
-        """Return the noise of each image's class, in pixel units: [B, C, H, W]."""
-        return self.values[self.images.labels[rows_B]].float() * self.epsilon
+        """Return the noise of each image's class, in pixel units: [b, C, H, W]."""
+        return self.values.read(rows_B)[self.labels(rows_B)].float() * self.epsilon
 
     def spread(self, touched: Tensor, rows_B: Tensor) -> Tensor:
-        """Return the noise of each image of a batch [B, C, H, W], zero where an image stays clean."""
-        return touched if self._perturbs_all else touched * self.perturbed[rows_B, None, None, None]
+        """Return the noise of each image [b, C, H, W], zero where an image stays clean."""
+        return touched if self._perturbs_all else touched * self.counted(rows_B)[:, None, None, None]
 
     def write_(self, rows_B: Tensor, touched: Tensor) -> None:
         """Give each class the mean over its perturbed images of the batch; one without any keeps its noise."""
-        labels_B, counted_B = self.images.labels[rows_B], self.perturbed[rows_B].float()
-        sums = torch.zeros(self.values.shape, device=touched.device)
-        sums.index_add_(0, labels_B, touched * counted_B[:, None, None, None])
-        counts = torch.zeros(len(sums), device=touched.device).index_add_(0, labels_B, counted_B)[:, None, None, None]
-        means = project_linf(sums / counts.clamp_min(1), epsilon=self.epsilon)
-        self.values = torch.where(counts > 0, (means / self.epsilon).half(), self.values)
+        labels_b, counted_b = self.labels(rows_B), self.counted(rows_B).float()
+        classes, share = self.values.read(rows_B), share_of(len(rows_B))
+        sums = torch.zeros(classes.shape, device=touched.device)
+        sums = share.total(sums.index_add_(0, labels_b, touched * counted_b[:, None, None, None]))
+        counts = share.total(torch.zeros(len(sums), device=touched.device).index_add_(0, labels_b, counted_b))
+        means = project_linf(sums / counts[:, None, None, None].clamp_min(1), epsilon=self.epsilon)
+        values = torch.where(counts[:, None, None, None] > 0, (means / self.epsilon).half(), classes)
+        self.values.write_(rows_B, values)
+
+
+def _own(rows_B: Tensor) -> Tensor:
+    return share_of(len(rows_B)).of(rows_B)

@@ -16,31 +16,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Add up a tensor over all processes.
-
-    Every process's loss reads the sum, hence the gradient of a summand is the sum of all processes' gradients.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Return the sum, the same in every process."""
-        total = x.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """Return the gradient of the sum of all processes' losses."""
-        total: Tensor = _SumOverProcesses.apply(grads[0])
-        return total
-
-
-def _has_other_processes() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+from engine import processes
+from engine.crossing import summed
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -49,14 +28,15 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     groups: int = 1
     """How many equal parts of consecutive rows a training batch is normalised in.
 
-    They are parts of this process's batch: several groups are never synchronised, one group always is.
+    They are parts of the whole batch. Where processes share it, each works on whole groups; one group alone is
+    synchronised between them.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over each group in training, with the running statistics otherwise."""
         if self.training and self.groups > 1:
             return self._forward_in_groups(x)
-        if self.training and _has_other_processes():
+        if self.training and processes.world() > 1:
             return self._forward_with_others(x)
         return super().forward(x)
 
@@ -76,10 +56,10 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         wide = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # half precision cannot hold a sum
         over, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
         rows = wide.new_tensor([x.numel() / x.shape[1]])
-        total, count = _SumOverProcesses.apply(torch.cat([wide.sum(over), rows])).split([x.shape[1], 1])
+        total, count = summed(torch.cat([wide.sum(over), rows])).split([x.shape[1], 1])
         mean = total / count
         centred = wide - mean.view(shape)
-        var = _SumOverProcesses.apply(centred.square().sum(over)) / count
+        var = summed(centred.square().sum(over)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
@@ -93,7 +73,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         Raises:
             ValueError: the batch does not fall into equal groups.
         """
-        groups, (rows, channels) = self.groups, x.shape[:2]
+        groups, (rows, channels) = processes.own_groups(self.groups), x.shape[:2]
         if rows % groups:
             raise ValueError(f"a batch of {rows} does not fall into {groups} equal batch-norm groups")
         self._check_input_dim(x)
@@ -107,8 +87,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             wide, mean, var, self.weight.repeat(groups), self.bias.repeat(groups), True, self.momentum, self.eps
         )
         with torch.no_grad():
-            self.running_mean.copy_(mean.view(groups, channels).mean(dim=0))
-            self.running_var.copy_(var.view(groups, channels).mean(dim=0))
+            self.running_mean.copy_(processes.mean(mean.view(groups, channels).mean(dim=0)))
+            self.running_var.copy_(processes.mean(var.view(groups, channels).mean(dim=0)))
             self.num_batches_tracked.add_(1)
         return y.unflatten(1, (groups, channels)).transpose(0, 1).flatten(0, 1)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from engine import processes
+
 
 def trained(network: nn.Module) -> list[Tensor]:
     """Return the parameters that an optimizer trains: a momentum network's require no gradient."""
@@ -63,15 +65,19 @@ def descend(
 ) -> None:
     """Take one optimizer step down the loss, its gradient scaled on the way where a scaler says so.
 
+    Where processes share a run, the loss is the mean of theirs.
+
     ``max_norm`` clips the norm of the whole gradient.
     """
     optimizer.zero_grad(set_to_none=True)
     scaled = loss if scaler is None else scaler.scale(loss)
     scaled.backward()
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    processes.average_([weight.grad for weight in weights if weight.grad is not None])
     if max_norm is not None:
         if scaler is not None:
             scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+        torch.nn.utils.clip_grad_norm_(weights, max_norm)
     if scaler is None:
         optimizer.step()
         return

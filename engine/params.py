@@ -1,8 +1,9 @@
-"""``params.yaml``: the evaluation protocol and the layout in use, shared by all studies."""
+"""``params.yaml``: the evaluation protocol, the precision and the layout in use, shared by all studies."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from engine.spec import Name, Spec
 from engine.specfiles import SpecFault, parse, read_document
@@ -11,9 +12,10 @@ FILE = Path("params.yaml")
 
 
 class Params(Spec):
-    """Names under ``specs/probes`` and ``specs/layouts``."""
+    """Names under ``specs/probes`` and ``specs/layouts``, and what networks compute in."""
 
     probe: Name
+    precision: Literal["fp32", "bf16", "fp16"]
     layout: Name
 
 

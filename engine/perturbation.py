@@ -113,39 +113,55 @@ def poison_u8(images_u8: Tensor, delta_NCHW: Tensor, *, epsilon: float, truncate
 def initial_noise(
     init: str | Poison, images: ImageSet, *, granularity: str, epsilon: float, generator: torch.Generator
 ) -> Tensor:
-    """Return the noise that an attack starts from, on the images' device.
+    """Return the noise that an attack starts from, on the images' device: all of ``noise_parts``."""
+    shape = noise_shape(images, granularity)
+    noise = torch.empty(shape, dtype=torch.float16, device=images.images_u8.device)
+    for rows, values in noise_parts(init, images, granularity=granularity, epsilon=epsilon, generator=generator):
+        noise[rows] = values.to(noise.device)
+    return noise
+
+
+def noise_shape(images: ImageSet, granularity: str) -> tuple[int, ...]:
+    """Return [N, C, H, W] for granularity ``sample``, [K, C, H, W] for ``class``."""
+    count = len(images) if granularity == "sample" else len(images.class_names)
+    return count, *images.images_u8.shape[1:]
+
+
+def noise_parts(
+    init: str | Poison, images: ImageSet, *, granularity: str, epsilon: float, generator: torch.Generator
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the noise that an attack starts from, in consecutive rows.
 
     A class-wise poison starts a sample-wise attack by giving each image its class's noise.
 
-    Shapes: half precision, [N, C, H, W] for granularity ``sample``, [K, C, H, W] for ``class``.
+    Shapes: half precision, parts of what ``noise_shape`` says.
     Units: epsilon, so that the bounds are exact and half precision resolves 1/1000 of the budget.
 
     Raises:
         ValueError: a class-wise attack was asked to start from sample-wise noise, or the shapes differ.
     """
-    count = len(images) if granularity == "sample" else len(images.class_names)
-    shape = (count, *images.images_u8.shape[1:])
-    noise = torch.zeros(shape, dtype=torch.float16, device=images.images_u8.device)
-    if init == "zero":
-        return noise
-    if init == "uniform":
-        for rows in chunks(count):
-            noise[rows] = torch.empty(noise[rows].shape).uniform_(-1, 1, generator=generator)
-        return noise
-    if isinstance(init, str):
+    shape = noise_shape(images, granularity)
+    count = shape[0]
+    if isinstance(init, str) and init not in ("zero", "uniform"):
         raise ValueError(f"init must be 'zero', 'uniform' or a poison, got {init!r}")
-    spreads = init.granularity == "class" and granularity == "sample"
-    given = (count if spreads else len(init.noise), *init.noise.shape[1:])
-    # With as many images as classes the shapes agree; the meaning of a row still does not.
-    if given != shape or (init.granularity == "sample" and granularity == "class"):
-        raise ValueError(
-            f"{granularity}-wise noise of shape {shape} cannot start from "
-            f"{init.granularity}-wise noise of shape {tuple(init.noise.shape)}"
-        )
+    spreads = isinstance(init, Poison) and init.granularity == "class" and granularity == "sample"
+    if isinstance(init, Poison):
+        given = (count if spreads else len(init.noise), *init.noise.shape[1:])
+        # With as many images as classes the shapes agree; the meaning of a row still does not.
+        if given != shape or (init.granularity == "sample" and granularity == "class"):
+            raise ValueError(
+                f"{granularity}-wise noise of shape {shape} cannot start from "
+                f"{init.granularity}-wise noise of shape {tuple(init.noise.shape)}"
+            )
     for rows in chunks(count):
-        delta = init.delta(images.labels[rows].to(init.noise.device) if spreads else rows)
-        noise[rows] = project_linf(delta, epsilon=epsilon).to(noise.device) / epsilon
-    return noise
+        part = rows.stop - rows.start, *shape[1:]
+        if isinstance(init, Poison):
+            delta = init.delta(images.labels[rows].to(init.noise.device) if spreads else rows)
+            yield rows, (project_linf(delta, epsilon=epsilon).cpu() / epsilon).half()
+        elif init == "uniform":
+            yield rows, torch.empty(part).uniform_(-1, 1, generator=generator).half()
+        else:
+            yield rows, torch.zeros(part, dtype=torch.float16)
 
 
 def stratified_mask(labels_N: Tensor, *, fraction: float, generator: torch.Generator) -> Tensor:

@@ -5,16 +5,19 @@ Shapes: N images of a data set, C channels, H x W pixels; ``u8`` tensors hold ei
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from engine.machine import Machine
     from engine.precision import Precision
     from engine.views import Views
 
@@ -164,7 +167,7 @@ class AttackContext:
     init: str | Poison
     """Where the noise starts: ``zero``, ``uniform`` inside the ball, or another poison."""
     perturbed: Tensor
-    executor: Executor
+    machine: Machine
     progress: Progress
 
 
@@ -187,6 +190,8 @@ class Defense:
 
     changes_dataset: bool = False
     """Whether ``on_dataset`` does anything. What changes the data set needs all of it on the device."""
+    changes_pixels: bool = False
+    """Whether ``on_batch`` or ``on_view`` does anything: it is then given whole batches by every process of a run."""
 
     def on_dataset(self, images: ImageSet, context: DefenseContext) -> ImageSet:
         """Change the training set once, before training; without ``changes_dataset``, it is not called.
@@ -208,19 +213,38 @@ class Defense:
         return victim
 
 
+@dataclass(frozen=True)
+class Job:
+    """One stage of one cell: what to run, and what it makes."""
+
+    stage: str
+    key: str
+    """With the stage and the data set, unique in a project: ``cp_s-simclr-none-0``."""
+    dataset: str
+    command: tuple[str, ...]
+    """The arguments of the interpreter that does the job: ``-m engine pretrain --dataset ...``."""
+    outs: tuple[Path, ...]
+    """The files and folders that the job writes, relative to the project."""
+    precision: str
+    about: dict[str, Any]
+    """Everything that the result depends on: specs, seed, inputs, versions; plain values."""
+    work: Callable[[Machine], object]
+    """Do it, in this process."""
+    is_shared: bool = False
+    """Whether several processes may share the work; else one does all of it."""
+
+    @property
+    def identity(self) -> str:
+        """Return a checksum, in hexadecimal, of everything that the result depends on."""
+        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+
+
 class Executor(Protocol):
     """Where a stage runs."""
 
-    device: torch.device
-    precision: Precision
-    workers: int
-    """How many processes decode images that do not fit."""
+    def execute(self, job: Job) -> None:
+        """Return when what the job makes is in its place.
 
-    def fits(self, num_bytes: int) -> bool:
-        """Return whether images may stay on the device, given their size decoded."""
-
-    def place(self, network: nn.Module) -> nn.Module:
-        """Move a network to the device, in the layout's memory format, and return it."""
-
-    def run(self) -> AbstractContextManager[None]:
-        """Prepare the process for a stage, and clean up after it."""
+        Raises:
+            EngineError: it was not made.
+        """

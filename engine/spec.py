@@ -129,9 +129,23 @@ class ImageDefenseSpec(DefenseSpec):
 
 
 class ExecutorSpec(Spec):
-    """What every layout declares: where a stage runs. No result depends on it."""
+    """What every layout declares: where a stage runs, and on what. No result depends on it."""
 
     kind: str
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Positive | None = None
+    channels_last: bool = True
+    # Compile networks with torch.compile: pays on a GPU and in long runs; hardly anything on a CPU (docs/log.md).
+    compile: bool = False
+    # Training images stay on the device up to this size, decoded, in GB of 1e9 bytes; larger sets are decoded
+    # batch by batch, which changes no result. 0: none stay; null: half of the device's free memory.
+    resident_gb: Annotated[float, Field(ge=0)] | None = None
+    # Processes that decode images that do not stay; 0 decodes in the training process itself.
+    workers: Annotated[int, Field(ge=0)] = 2
+
+    def machine_fields(self) -> dict[str, Any]:
+        """Return what each process of a run is told of its machine."""
+        return self.model_dump(include={"device", "threads", "channels_last", "compile", "resident_gb", "workers"})
 
 
 class LinearProbeSpec(Spec):

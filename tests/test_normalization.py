@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, distributed, multiprocessing, nn
 
@@ -71,6 +72,7 @@ def test_batch_norm_keeps_the_channels_last_layout_in_evaluation() -> None:
     assert grad.is_contiguous(memory_format=torch.channels_last)
 
 
+@settings(deadline=None)
 @given(dimensions=st.sampled_from([1, 2]), groups=st.integers(1, 4), rows=st.integers(2, 4), channels=st.integers(1, 3))
 def test_a_group_is_normalised_as_if_it_were_a_batch_of_its_own(
     dimensions: int, groups: int, rows: int, channels: int
@@ -246,10 +248,11 @@ def normalise(rows: slice, dimensions: int, groups: int = 1) -> dict[str, Any]:
 
 
 def take_part(rank: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     rows = slice(0, ROWS[0]) if rank == 0 else slice(ROWS[0], None)
     cases = {dimensions: normalise(rows, dimensions) for dimensions in OURS}
-    groups = normalise(slice(0, 4), 2, groups=2)
+    groups = normalise(slice(4 * rank, 4 * rank + 4), 2, groups=2)
     torch.save({"cases": cases, "groups": groups}, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -267,7 +270,9 @@ def test_two_processes_normalise_as_one_with_the_joint_batch(tmp_path: Path) -> 
         torch.testing.assert_close(summed, joint["parameters"], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one["state"], joint["state"], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(one["state"], two["state"], atol=0, rtol=0)
-    # Several groups stay within their process: both had the same rows here.
-    alone = normalise(slice(0, 4), 2, groups=2)
-    for each in found:
-        torch.testing.assert_close(each["groups"], alone, atol=1e-6, rtol=1e-6)
+    # Of several groups, each process has its own; the statistics follow all of them.
+    alone, (one, two) = normalise(slice(None), 2, groups=2), (each["groups"] for each in found)
+    for name in ("out", "grad"):
+        torch.testing.assert_close(torch.cat([one[name], two[name]]), alone[name], atol=1e-6, rtol=1e-6)
+    for each in (one, two):
+        torch.testing.assert_close(each["state"], alone["state"], atol=1e-6, rtol=1e-6)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from engine import plugins
 from engine.batching import Resident
-from engine.executors.local import Local
+from engine.machine import Machine
 from engine.precision import Precision
 from engine.protocols import AttackContext, Defense, ImageSet, Poison, Source, Split
 from engine.randomness import stream
@@ -72,8 +72,8 @@ def test_generate() -> None:
         },
         strict=False,
     )
-    executor = Local(torch.device("cpu"), 1, channels_last=False, precision=FP32)
-    context = AttackContext(SOURCE, "uniform", torch.ones(48, dtype=torch.bool), executor, quiet)
+    machine = Machine(torch.device("cpu"), FP32, threads=1, channels_last=False)
+    context = AttackContext(SOURCE, "uniform", torch.ones(48, dtype=torch.bool), machine, quiet)
     poison: Poison = plugins.build("attacks", spec)(images(), context)
     # Signs flip where a gradient is close to zero, so single pixels may differ between CPUs: sums do not.
     delta = poison.delta()

@@ -53,6 +53,7 @@ elif stage == "generate":
     start = base / "poison" / o["init"]
     text = read(start if start.is_file() else start / "data")
     write(base / "poison" / o["name"] / "data", spec("attacks", o["attack"]), spec("datasets", o["dataset"]), text)
+    write(base / "cost" / f"generate-{o['name']}.json", "cost")
 elif stage == "report":
     write(Path("reports") / o["study"] / "accuracy.csv", "cell,linear")
 else:
@@ -62,13 +63,15 @@ else:
         trained = spec("victims", o["victim"]), spec("defenses", o["defense"]), poison
         write(base / "encoder" / f"{key}.safetensors", *trained)
         write(base / "curve" / f"{key}.csv", "curve")
-        write(base / "cost" / f"{key}.json", "cost")
+        write(base / "cost" / f"pretrain-{key}.json", "cost")
     elif stage == "probe":
         encoder = read(base / "encoder" / f"{key}.safetensors")
         write(base / "probe" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), encoder)
+        write(base / "cost" / f"probe-{key}-{o['downstream']}.json", "cost")
     elif stage == "floor":
         untrained = spec("victims", o["victim"])
         write(base / "floor" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), untrained)
+        write(base / "cost" / f"floor-{key}-{o['downstream']}.json", "cost")
     else:
         sys.exit(f"unknown stage {stage}")
 """

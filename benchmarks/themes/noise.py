@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.lab import Lab, executor
+from benchmarks.lab import Lab, machine
 from benchmarks.pictures import image_set
 from benchmarks.registry import Pair, benchmark
 from benchmarks.timing import Timing, alternate, whole
@@ -75,7 +75,7 @@ def start_search(spec: cp.Spec, lab: Lab) -> cp._Search:
     """
     images = image_set(resident_u8(lab))
     perturbed = torch.ones(len(images), dtype=torch.bool)
-    context = AttackContext(SOURCE, "uniform", perturbed, executor(lab), lambda done, of, note: None)
+    context = AttackContext(SOURCE, "uniform", perturbed, machine(lab), lambda done, of, note: None)
     search = cp._Search(spec, images, context)
     search.set_lr(0)
     search.train_surrogate()

@@ -73,9 +73,16 @@ def _sync(path: Path) -> None:
 
 
 def sha256(file: Path) -> str:
-    """Return the checksum of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the checksum of a file, in hexadecimal.
+
+    Raises:
+        ArtifactError: there is no such file.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} does not exist; run `dvc repro` to make it") from None
 
 
 def write_json(target: Path, content: dict[str, Any]) -> None:

@@ -80,23 +80,23 @@ class AAP:
         from engine.training.reference import adversarial, partition, reported, train_reference
         from engine.views import Views
 
-        spec, executor, surrogate = self.spec, context.executor, self.spec.augmented_surrogate
+        spec, machine, surrogate = self.spec, context.machine, self.spec.augmented_surrogate
         deltas, draws, weights, training = (
             stream(spec.seed, "attack", name) for name in ("delta", "views", "surrogate", "training")
         )
-        batches = partition(torch.arange(len(images)), surrogate.batch_size, executor.device)
+        batches = partition(torch.arange(len(images)), surrogate.batch_size, machine.device)
         total = surrogate.epochs + len(batches)
         victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         cost = train_reference(
             victim,
             images,
             recipe=Recipe(**surrogate.recipe()),
-            executor=executor,
+            machine=machine,
             generator=training,
             progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),
         )
         noise = Noise(images, context, granularity="sample", epsilon=spec.epsilon, generator=deltas)
-        pair = Bilevel(noise, executor=executor, draws=draws)
+        pair = Bilevel(noise, machine=machine, draws=draws)
         pair.take_frozen(victim, [Views(**spec.noise_views.arguments())])
         pair.sweep(
             reported(batches, context.progress, surrogate.epochs, total, f"batches of {spec.goal} noise"),

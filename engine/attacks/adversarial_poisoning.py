@@ -69,14 +69,14 @@ class AdversarialPoisoning:
         from engine.training.bilevel import Bilevel
         from engine.training.reference import adversarial, partition, reported
 
-        spec, executor = self.spec, context.executor
-        batches = partition(torch.arange(len(images)), spec.noise_batch_size, executor.device)
+        spec, machine = self.spec, context.machine
+        batches = partition(torch.arange(len(images)), spec.noise_batch_size, machine.device)
         done, total = spec.surrogate.epochs, spec.surrogate.epochs + spec.trials * len(batches)
         victim, cost = self._reference(images, context, total)
         deltas, draws = (stream(spec.seed, "attack", name) for name in ("delta", "views"))
         best, lowest = None, float("inf")
         for trial in range(spec.trials):
-            pair = Bilevel(self._start(images, context, deltas), executor=executor, draws=draws)
+            pair = Bilevel(self._start(images, context, deltas), machine=machine, draws=draws)
             pair.take_frozen(victim, self._views())
             note = f"trial {trial + 1} of {spec.trials}, lowest objective so far {lowest:.3f}"
             loss = pair.sweep(
@@ -103,7 +103,7 @@ class AdversarialPoisoning:
             victim,
             images,
             recipe=Recipe(**surrogate.recipe()),
-            executor=context.executor,
+            machine=context.machine,
             generator=stream(seed, "attack", "training"),
             progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),
         )

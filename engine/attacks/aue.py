@@ -82,7 +82,7 @@ class _Search:
         from engine.training.bilevel import Bilevel
 
         surrogate, seed = spec.augmented_surrogate, spec.seed
-        self.spec, self.surrogate, self.count, self.device = spec, surrogate, len(images), context.executor.device
+        self.spec, self.surrogate, self.count, self.device = spec, surrogate, len(images), context.machine.device
         self.noise = Noise(
             images,
             context,
@@ -90,7 +90,7 @@ class _Search:
             epsilon=spec.epsilon,
             generator=stream(seed, "attack", "delta"),
         )
-        self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(seed, "attack", "views"))
         weights = stream(seed, "attack", "surrogate")
         self.pair.take(
             build_plugin("victims", surrogate, source=context.source, generator=weights),

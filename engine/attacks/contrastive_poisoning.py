@@ -99,11 +99,11 @@ class _Search:
         )
         self.model_batches, self.noise_batches = (
             endless_batches(
-                len(images), spec.surrogate.batch_size, stream(spec.seed, "attack", name), context.executor.device
+                len(images), spec.surrogate.batch_size, stream(spec.seed, "attack", name), context.machine.device
             )
             for name in ("model_order", "noise_order")
         )
-        self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(spec.seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(spec.seed, "attack", "views"))
         self.take_fresh_surrogate(0)
 
     def take_fresh_surrogate(self, number: int) -> None:

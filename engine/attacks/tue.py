@@ -85,13 +85,13 @@ class _Search:
         from engine.optimization import sgd
         from engine.training.bilevel import Bilevel
 
-        surrogate, seed, device = spec.surrogate, spec.seed, context.executor.device
+        surrogate, seed, device = spec.surrogate, spec.seed, context.machine.device
         self.spec, self.count, self.device = spec, len(images), device
         self.num_classes = context.source.num_classes
         self.noise = Noise(
             images, context, granularity="sample", epsilon=spec.epsilon, generator=stream(seed, "attack", "delta")
         )
-        self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(seed, "attack", "views"))
         weights = stream(seed, "attack", "surrogate")
         victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         if spec.ssl_weight > 0:
@@ -134,16 +134,16 @@ class _Search:
             objective=self._objective,
         ).item()
 
-    def _objective(self, victim: Victim, views: Sequence[Tensor], labels_B: Tensor, delta_BCHW: Tensor) -> Tensor:
+    def _objective(self, victim: Victim, views: Sequence[Tensor], labels: Tensor, delta: Tensor) -> Tensor:
+        from engine.crossing import everyones
         from engine.losses import class_separability
 
         form, weight = self.spec.csd_gradient, self.spec.csd_weight
-        objective = weight * class_separability(
-            delta_BCHW.flatten(1), labels_B, num_classes=self.num_classes, gradient=form
-        )
+        noise_BD, all_labels_B = everyones(delta.flatten(1)), everyones(labels)
+        objective = weight * class_separability(noise_BD, all_labels_B, num_classes=self.num_classes, gradient=form)
         if self.spec.ssl_weight == 0:
             return objective
-        return objective + self.spec.ssl_weight * victim.loss(views, labels_B, gradient=self.spec.gradient)
+        return objective + self.spec.ssl_weight * victim.loss(views, labels, gradient=self.spec.gradient)
 
 
 def build(spec: Spec) -> TUE:

@@ -88,7 +88,7 @@ class UnlearnableExamples:
             if is_reached:
                 break
         if spec.drop_negative:
-            search.noise.values.clamp_(min=0)
+            search.noise.values.block.clamp_(min=0)
         return search.noise.poison(image_views=search.pair.image_views)
 
 
@@ -105,10 +105,10 @@ class _Search:
         from engine.training.reference import partition
 
         self.spec, surrogate = spec, spec.surrogate
-        device, batch_size = context.executor.device, surrogate.batch_size
+        device, batch_size = context.machine.device, surrogate.batch_size
         orders, weights = stream(spec.seed, "attack", "noise_order"), stream(spec.seed, "attack", "surrogate")
         self.noise = _noise(spec, images, context)
-        self.pair = Bilevel(self.noise, executor=context.executor, draws=stream(spec.seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(spec.seed, "attack", "views"))
         optimizer = partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay)
         victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         self.pair.take(victim, optimizer)

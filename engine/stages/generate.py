@@ -4,54 +4,88 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import plugins
 from engine.artifacts import read_poison, write_poison
+from engine.artifacts.files import sha256, write_json
+from engine.images import checksum
+from engine.machine import Machine
+from engine.metering import Meter
+from engine.processes import is_first
 from engine.progress import progress_of
-from engine.protocols import AttackContext, ImageSet, Poison
+from engine.protocols import AttackContext, ImageSet, Job, Poison
 from engine.randomness import stream
 from engine.spec import AttackSpec
 from engine.specfiles import load, resolved
-from engine.stages.inputs import load_dataset, load_executor, numerics, source_of
-from engine.study import STARTS, poison_path
+from engine.stages.inputs import command_of, load_dataset, numerics, source_of
+from engine.study import STARTS, cost_path, poison_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Path:
+def generate_job(dataset: str, name: str, attack: str, init: str, precision: str) -> Job:
+    """Return the job that makes the poison ``name`` with an attack that starts from ``init``."""
+    about = {
+        "name": name,
+        "dataset": {"name": dataset, "spec": resolved(load("datasets", dataset))},
+        "attack": {"name": attack, "spec": resolved(load("attacks", attack)), "init": init},
+        "init": init if init in STARTS else sha256(poison_path(dataset, init) / "manifest.json"),
+        "precision": precision,
+        "numerics": numerics("generate"),
+    }
+    options = {"dataset": dataset, "name": name, "attack": attack, "init": init, "precision": precision}
+    return Job(
+        "generate",
+        name,
+        dataset,
+        command_of("generate", options),
+        (poison_path(dataset, name), cost_path(dataset, "generate", name)),
+        precision,
+        about,
+        lambda machine: generate(dataset, name, attack, init, machine),
+        is_shared=True,
+    )
+
+
+def generate(dataset: str, name: str, attack: str, init: str, machine: Machine) -> Path:
     """Make the poison ``name`` with an attack that starts from ``init``, and return its folder."""
-    from engine.images import checksum
     from engine.perturbation import stratified_mask
 
+    meter = Meter(machine)
     spec: AttackSpec = load("attacks", attack)
-    executor = load_executor(layout)
     dataset_spec, split = load_dataset(dataset)
-    clean = split.train
+    clean, target = split.train, poison_path(dataset, name)
     perturbed = stratified_mask(
         clean.labels, fraction=spec.poison_fraction, generator=stream(spec.seed, "attack", "perturbed")
     )
-    with executor.run(), progress_of(f"generate {name}") as progress:
+    with machine.run(), progress_of(f"generate {name}") as progress:
         start = init if init in STARTS else read_poison(poison_path(dataset, init)).poison
-        context = AttackContext(
-            source_of(dataset_spec, split), start, perturbed.to(executor.device), executor, progress
-        )
-        poison: Poison = plugins.build("attacks", spec)(clean.to(executor.device), context)
-    truncate = spec.quantization == "truncate"
+        source = source_of(dataset_spec, split)
+        context = AttackContext(source, start, perturbed.to(machine.device), machine, progress)
+        poison: Poison = plugins.build("attacks", spec)(clean.to(machine.device), context)
+    if is_first():
+        about = {
+            "name": name,
+            "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
+            "attack": {"name": attack, "spec": resolved(spec), "init": init},
+            "epsilon": spec.epsilon,
+            "precision": machine.precision.name,
+            "numerics": numerics("generate"),
+        }
+        _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
+        write_json(cost_path(dataset, "generate", name), meter.record())
+    return target
+
+
+def _write(
+    target: Path, poison: Poison, clean: ImageSet, perturbed: Tensor, about: dict[str, Any], *, truncate: bool
+) -> None:
     if poison.withheld is not None:
         withheld = poison.withheld.cpu()
         poison, perturbed = replace(poison, withheld=withheld), perturbed & ~withheld
-    released, levels = _release(poison, clean, perturbed, epsilon=spec.epsilon, truncate=truncate)
-    about = {
-        "name": name,
-        "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
-        "attack": {"name": attack, "spec": resolved(spec), "init": init},
-        "epsilon": spec.epsilon,
-        "precision": executor.precision.name,
-        "numerics": numerics("generate"),
-    }
-    target = poison_path(dataset, name)
+    released, levels = _release(poison, clean, perturbed, epsilon=about["epsilon"], truncate=truncate)
     write_poison(
         target,
         clean=clean,
@@ -60,7 +94,6 @@ def generate(dataset: str, name: str, attack: str, init: str, layout: str) -> Pa
         perturbed=perturbed,
         about=about,
     )
-    return target
 
 
 def _release(

@@ -1,13 +1,15 @@
-"""What several stages read before they start: the layout, the data root, a data set, numerics versions."""
+"""What several stages read before they start: the data root, a data set, numerics versions."""
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine import plugins
 from engine.progress import progress_of
-from engine.protocols import Executor, Source, Split
+from engine.protocols import Source, Split
 from engine.spec import DatasetSpec
 from engine.specfiles import load, read_document
 
@@ -15,12 +17,6 @@ from engine.specfiles import load, read_document
 def data_root() -> Path:
     """Return the folder under which data sets lie: ``ENGINE_DATA``, by default ``data``."""
     return Path(os.environ.get("ENGINE_DATA", "data"))
-
-
-def load_executor(layout: str) -> Executor:
-    """Build the executor that a layout declares."""
-    executor: Executor = plugins.build("layouts", load("layouts", layout))
-    return executor
 
 
 def load_dataset(name: str) -> tuple[DatasetSpec, Split]:
@@ -40,3 +36,9 @@ def numerics(stage: str) -> int:
     """Return the version of the numbers that a stage makes."""
     versions = read_document(Path(__file__).parents[1] / "numerics.yaml").content
     return int(versions[stage])
+
+
+def command_of(stage: str, options: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the interpreter's arguments that run a stage."""
+    named = (("--" + name, str(value)) for name, value in options.items())
+    return ("-m", "engine", stage, *itertools.chain.from_iterable(named))

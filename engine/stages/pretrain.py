@@ -8,8 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine import plugins
@@ -17,12 +16,15 @@ from engine.artifacts import encoded_images, read_images, read_manifest
 from engine.artifacts.encoder import write_encoder
 from engine.artifacts.files import sha256, write_csv, write_json
 from engine.errors import EngineError
+from engine.machine import Machine
+from engine.metering import Meter
+from engine.processes import is_first
 from engine.progress import progress_of
-from engine.protocols import MEASURES, Defense, DefenseContext, Executor, Feed, Measure, Progress, Source, Victim
+from engine.protocols import MEASURES, Defense, DefenseContext, Feed, Job, Measure, Progress, Source, Victim
 from engine.randomness import stream
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
-from engine.stages.inputs import load_dataset, load_executor, numerics
+from engine.stages.inputs import command_of, load_dataset, numerics
 from engine.stages.originals import originals, some_images
 from engine.study import Cell, poison_path
 from engine.victimspec import VictimSpec
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def pretrain(cell: Cell, layout: str) -> Path:
-    """Train the cell's victim on the released images and return the encoder's file.
+def pretrain_job(cell: Cell, precision: str) -> Job:
+    """Return the job that trains the cell's victim on the released images.
 
     Raises:
         EngineError: the defense cannot defend this victim.
@@ -41,23 +43,44 @@ def pretrain(cell: Cell, layout: str) -> Path:
     defense_spec: DefenseSpec = load("defenses", cell.defense)
     if fault := defense_spec.victim_fault(spec):
         raise EngineError(f"specs/defenses/{cell.defense}.yaml cannot defend {cell.victim}: {fault}")
-    executor = load_executor(layout)
-    manifest = read_manifest(poison_path(cell.dataset, cell.poison))
-    source = source_in(manifest)
+    poison = poison_path(cell.dataset, cell.poison)
     about = {
         "victim": {"name": cell.victim, "spec": resolved(spec)},
         "defense": {"name": cell.defense, "spec": resolved(defense_spec)},
-        **_about(cell, source, executor),
+        "seed": cell.seed,
+        "poison": {"name": cell.poison, "manifest": sha256(poison / "manifest.json")},
+        "precision": precision,
+        "numerics": numerics("pretrain"),
     }
-    with executor.run(), progress_of(f"pretrain {cell.key}") as progress:
+    return Job(
+        "pretrain",
+        cell.key,
+        cell.dataset,
+        command_of("pretrain", {**asdict(cell), "precision": precision}),
+        (cell.encoder, cell.curve, cell.cost),
+        precision,
+        about,
+        lambda machine: pretrain(cell, about, machine),
+        is_shared=True,
+    )
+
+
+def pretrain(cell: Cell, about: dict[str, Any], machine: Machine) -> None:
+    """Train the cell's victim on the released images, and write its encoder, which says what it was made of."""
+    meter = Meter(machine)
+    manifest = read_manifest(poison_path(cell.dataset, cell.poison))
+    source = source_in(manifest)
+    spec, defense = load("victims", cell.victim), plugins.build("defenses", load("defenses", cell.defense))
+    with machine.run(), progress_of(f"pretrain {cell.key}") as progress:
         clock = _Clock(progress)
-        pretraining = _Pretraining(cell, layout, spec, manifest, source, executor, clock)
-        victim, curve = pretraining.defended(plugins.build("defenses", defense_spec))
+        victim, curve = _Pretraining(cell, spec, manifest, source, machine, clock).defended(defense)
+    if not is_first():
+        return
     classifier = victim.classifier.state_dict() if victim.classifier is not None else None
-    write_encoder(cell.encoder, victim.encoder.state_dict(), about, classifier)
+    described = {"mean": list(source.mean), "std": list(source.std), "num_classes": source.num_classes}
+    write_encoder(cell.encoder, victim.encoder.state_dict(), {**about, "source": described}, classifier)
     write_csv(cell.curve, [{**row, **{name: row.get(name) for name in MEASURES}} for row in curve])
-    write_json(cell.cost, {"seconds_per_epoch": clock.seconds_per_epoch, "device": str(executor.device)})
-    return cell.encoder
+    write_json(cell.cost, {**meter.record(), "seconds_per_epoch": clock.seconds_per_epoch})
 
 
 class _Clock:
@@ -95,11 +118,10 @@ class _Pretraining:
     """One cell's training, under a defense or without."""
 
     cell: Cell
-    layout: str
     spec: VictimSpec
     manifest: dict[str, Any]
     source: Source
-    executor: Executor
+    machine: Machine
     clock: _Clock
 
     def defended(self, defense: Defense) -> tuple[Victim, list[dict[str, float]]]:
@@ -108,12 +130,12 @@ class _Pretraining:
 
         seed, measured = self.cell.seed, self._measured_images()
         at_dataset, at_objective = (
-            DefenseContext(stream(seed, "defense", name), self.executor.precision, self._undefended)
+            DefenseContext(stream(seed, "defense", name), self.machine.precision, self._undefended)
             for name in ("dataset", "objective")
         )
         with self._training_set(defense, at_dataset) as feed:
             victim = defense.on_objective(fresh_victim(self.spec, self.source, seed), at_objective)
-            measures = Measures(victim, measured, self.spec.epochs, self.executor.precision, seed)
+            measures = Measures(victim, measured, self.spec.epochs, self.machine.precision, seed)
             return victim, self._train(victim, feed, defense, self.clock.apart(measures))
 
     def _measured_images(self) -> dict[str, Tensor]:
@@ -123,7 +145,7 @@ class _Pretraining:
         draws = stream(self.cell.seed, "measure", "images")
         found = some_images(self.cell, self.manifest, originals(self.cell), MOST_IMAGES, draws)
         prefixes = {"released": "", "clean": "clean_"}
-        return {prefixes[name]: images_u8.to(self.executor.device) for name, images_u8 in found.items()}
+        return {prefixes[name]: images_u8.to(self.machine.device) for name, images_u8 in found.items()}
 
     def _undefended(self, which: Literal["released", "clean"]) -> nn.Module:
         """Train the victim as it would be without a defense and return its encoder."""
@@ -135,7 +157,7 @@ class _Pretraining:
             _, split = load_dataset(self.cell.dataset)
             images = split.train
         victim = fresh_victim(self.spec, self.source, self.cell.seed)
-        self._train(victim, Resident(images.to(self.executor.device)), Defense())
+        self._train(victim, Resident(images.to(self.machine.device)), Defense())
         return victim.encoder
 
     def _train(
@@ -143,13 +165,13 @@ class _Pretraining:
     ) -> list[dict[str, float]]:
         from engine.training.pretrain import Recipe, pretrain, unmeasured
 
-        self.executor.place(victim.network)
+        self.machine.place(victim.network)
         return pretrain(
             victim,
             feed,
             recipe=Recipe(**self.spec.recipe()),
             defense=defense,
-            precision=self.executor.precision,
+            precision=self.machine.precision,
             seed=self.cell.seed,
             progress=self.clock,
             measure=measure or unmeasured,
@@ -167,34 +189,21 @@ class _Pretraining:
         from engine.batching import Resident
         from engine.streaming import streamed
 
-        folder, executor = poison_path(self.cell.dataset, self.cell.poison), self.executor
+        folder, machine = poison_path(self.cell.dataset, self.cell.poison), self.machine
         num_bytes = self.manifest["images"] * math.prod(self.manifest["image_shape"])
-        if executor.fits(num_bytes):
+        if machine.fits(num_bytes):
             images = read_images(folder, self.manifest)
             if defense.changes_dataset:
                 images = defense.on_dataset(images, context)
-            yield Resident(images.to(executor.device))
+            yield Resident(images.to(machine.device))
         elif defense.changes_dataset:
             raise EngineError(
                 f"defense {self.cell.defense!r} changes the whole data set, but its {num_bytes / 1e9:.3g} GB are more "
-                f"than may stay on the device; raise resident_gb in specs/layouts/{self.layout}.yaml, or name a larger "
-                "device there"
+                "than may stay on the device; raise the layout's resident_gb, or name a larger device there"
             )
         else:
-            with streamed(encoded_images(folder), device=executor.device, workers=executor.workers) as feed:
+            with streamed(encoded_images(folder), device=machine.device, workers=machine.workers) as feed:
                 yield feed
-
-
-def _about(cell: Cell, source: Source, executor: Executor) -> dict[str, Any]:
-    """Return what an encoder's file says of its making, beside the specs."""
-    manifest = poison_path(cell.dataset, cell.poison) / "manifest.json"
-    return {
-        "seed": cell.seed,
-        "source": {"mean": list(source.mean), "std": list(source.std), "num_classes": source.num_classes},
-        "poison": {"name": cell.poison, "manifest": sha256(manifest)},
-        "precision": executor.precision.name,
-        "numerics": numerics("pretrain"),
-    }
 
 
 def fresh_victim(spec: VictimSpec, source: Source, seed: int) -> Victim:

@@ -1,6 +1,7 @@
 """A surrogate and the noise that it meets, which learn in turn: the procedure beneath every attack that optimises.
 
-Shapes: B images of a batch; ``rows_B`` are their indices in the training set.
+Shapes: B images of a batch; ``rows_B`` are their indices in the training set. Where processes share a run, each works
+on its share of every batch, and what a method returns is of that share.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from engine import processes
+from engine.machine import Machine
 from engine.noise import Noise
 from engine.optimization import descend, trained
 from engine.perturbation import add_poison, descend_linf
-from engine.protocols import Executor, Victim
+from engine.processes import share_of
+from engine.protocols import Victim
 from engine.views import Views
 
 Objective = Callable[[Victim, Sequence[Tensor], Tensor, Tensor], Tensor]
@@ -34,9 +38,9 @@ class Bilevel:
     victim: Victim
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, noise: Noise, *, executor: Executor, draws: torch.Generator) -> None:
-        self.noise, self.executor, self.draws = noise, executor, draws
-        self.precision = executor.precision
+    def __init__(self, noise: Noise, *, machine: Machine, draws: torch.Generator) -> None:
+        self.noise, self.machine, self.draws = noise, machine, draws
+        self.precision = machine.precision
         self.scaler = self.precision.scaler()
         self.image_views = 0
         self._views: Sequence[Views] | None = None
@@ -44,14 +48,14 @@ class Bilevel:
     def take(self, surrogate: Victim, optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
         """Put a fresh surrogate on the device, in place of the one before."""
         self.victim = surrogate
-        self.executor.place(surrogate.network)
+        self.machine.place(surrogate.network)
         self._weights = trained(surrogate.network)
         self.optimizer = optimizer(self._weights)
 
     def take_frozen(self, surrogate: Victim, views: Sequence[Views] | None = None) -> None:
         """Put a surrogate that only noise learns from on the device, seen through its own views or others."""
         self.victim, self._views = surrogate, views
-        self.executor.place(surrogate.network)
+        self.machine.place(surrogate.network)
         self._weights = trained(surrogate.network)
         self.start_perturbing()
 
@@ -96,6 +100,7 @@ class Bilevel:
             touched = (self.noise.confined(touched, clean, rows_B) if confined else touched).requires_grad_()
             loss = self._value(rows_B, clean, self.noise.spread(touched, rows_B), objective)
             (grad,) = torch.autograd.grad(loss * self.precision.loss_scale, touched)
+            grad = self.noise.gradient(grad, rows_B)
             touched = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.noise.epsilon)
             if moving:
                 self.victim.after_step()
@@ -110,7 +115,7 @@ class Bilevel:
         for rows_B in batches:
             loss = self.perturb(rows_B, steps=steps, step_size=step_size, objective=objective, confined=True)
             total, count = total + len(rows_B) * loss, count + len(rows_B)
-        return total / count
+        return processes.mean(total / count)
 
     @torch.no_grad()
     def error(self, batches: Iterable[Tensor]) -> float:
@@ -118,21 +123,22 @@ class Bilevel:
         assert self.victim.classifier is not None
         wrong = count = torch.zeros((), device=self.precision.device)
         for rows_B in batches:
-            view = self.victim.views[0](self.draws, self.noise.poisoned(rows_B))
+            view = self.victim.views[0](self.draws, self.noise.poisoned(rows_B), share_of(len(rows_B)))
             with self.precision.autocast():
                 logits_BK = self.victim.classifier(self.victim.encoder(view))
-            counted_B = self.noise.perturbed[rows_B]
-            wrong = wrong + ((logits_BK.argmax(dim=1) != self.noise.images.labels[rows_B]) & counted_B).sum()
-            count = count + counted_B.sum()
+            counted, share = self.noise.counted(rows_B), share_of(len(rows_B))
+            wrong = wrong + share.total(((logits_BK.argmax(dim=1) != self.noise.labels(rows_B)) & counted).sum())
+            count = count + share.total(counted.sum())
         return (wrong / count.clamp_min(1)).item()
 
     def _delta(self, rows_B: Tensor) -> Tensor:
         return self.noise.spread(self.noise.touched(rows_B), rows_B)
 
-    def _value(self, rows_B: Tensor, clean_BCHW: Tensor, delta_BCHW: Tensor, objective: Objective) -> Tensor:
-        """Return an objective of fresh views of poisoned images."""
-        poisoned = add_poison(clean_BCHW, delta_BCHW)
-        views = [view(self.draws, poisoned) for view in (self.victim.views if self._views is None else self._views)]
+    def _value(self, rows_B: Tensor, clean: Tensor, delta: Tensor, objective: Objective) -> Tensor:
+        """Return an objective of fresh views of poisoned images: of this process's share of a batch."""
+        poisoned = add_poison(clean, delta)
+        chosen, share = self.victim.views if self._views is None else self._views, share_of(len(rows_B))
+        views = [view(self.draws, poisoned, share) for view in chosen]
         self.image_views += len(rows_B) * len(views)
         with self.precision.autocast():
-            return objective(self.victim, views, self.noise.images.labels[rows_B], delta_BCHW)
+            return objective(self.victim, views, self.noise.labels(rows_B), delta)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.perturbation import descend_linf
+from engine.processes import own, world
 from engine.protocols import Defense, DefenseContext, Gradient, ImageSet, Victim
 from engine.spec import Position
 from engine.transfer import to_device
@@ -33,6 +34,11 @@ class ImageDefense(Defense):
     def changes_dataset(self) -> bool:  # type: ignore[override]
         """Whether the position is the data set."""
         return self.position == "dataset"
+
+    @property
+    def changes_pixels(self) -> bool:  # type: ignore[override]
+        """Whether the position is within a step."""
+        return self.position != "dataset"
 
     def on_dataset(self, images: ImageSet, context: DefenseContext) -> ImageSet:
         """Change all images once and round them to eight bits, if that is the position."""
@@ -100,13 +106,18 @@ class Adversary:
     step_size: float
     steps: int
 
-    def __call__(self, images_BCHW: Tensor, loss: Callable[[Tensor], Tensor], context: DefenseContext) -> Tensor:
+    def __call__(
+        self, images_BCHW: Tensor, loss: Callable[[Tensor], Tensor], context: DefenseContext, *, batches: int = 1
+    ) -> Tensor:
         """Return adversarial images [B, C, H, W] in [0, 1], from a uniform start inside the ball.
 
-        The loss is a scalar of images; no gradient of any weight is left behind.
+        The loss is a scalar of images; no gradient of any weight is left behind. The images may be several
+        ``batches``, one behind another.
         """
-        start = torch.empty(images_BCHW.shape).uniform_(-self.epsilon, self.epsilon, generator=context.generator)
-        delta = to_device(start, images_BCHW.device)
+        images = images_BCHW.unflatten(0, (batches, -1))
+        shape = batches, world() * images.shape[1], *images.shape[2:]
+        start = torch.empty(shape).uniform_(-self.epsilon, self.epsilon, generator=context.generator)
+        delta = to_device(own(start.transpose(0, 1)).transpose(0, 1).flatten(0, 1), images_BCHW.device)
         for _ in range(self.steps):
             adversarial = (images_BCHW + delta).clamp(0, 1).requires_grad_()
             (grad,) = torch.autograd.grad(-loss(adversarial) * context.precision.loss_scale, adversarial)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from engine.crossing import everyones
+from engine.processes import mean, own
 from engine.protocols import DefenseContext, Gradient, Victim
 from engine.training.defending import Adversary, Defended
 
@@ -73,11 +75,11 @@ class WorstOfSeveral(Defended):
         return worst
 
     def _drawn(self, views: Sequence[Tensor]) -> list[Tensor]:
-        return [self.augment(view, self.context.generator) for view in views]
+        return [own(self.augment(everyones(view), self.context.generator)) for view in views]
 
     def _losses(self, views: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Return the loss of every image [B], or that of the batch []."""
         if self.classifier is None:
-            return self.victim.loss(views, labels)
+            return mean(self.victim.loss(views, labels))
         (view,) = views
         return cross_entropy(self.classifier(self.encoder(view)), labels, reduction="none")

@@ -13,6 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from engine.crossing import everyones
+from engine.processes import own
 from engine.protocols import DefenseContext, Gradient, Victim
 from engine.training.defending import Defended
 
@@ -87,18 +89,19 @@ class Mixed(Defended):
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return the inner learner's loss of mixtures."""
         first, *others = views
-        mixed, share = self.mix(first, self.context.generator)
+        whole, share = self.mix(everyones(first), self.context.generator)
+        mixed = own(whole)
         if self.classifier is not None:
             return self.victim.loss([mixed], self._mixed_labels(labels, share), gradient=gradient)
         # The other views keep their order, so that a queue of their keys is the same after either loss.
-        own = self.victim.loss([mixed, *others], labels, gradient=gradient)
+        alone = self.victim.loss([mixed, *others], labels, gradient=gradient)
         if share == 1:
-            return own
-        partner = self.victim.loss([partners(mixed), *others], labels, gradient=gradient)
-        return share * own + (1 - share) * partner
+            return alone
+        partner = self.victim.loss([own(partners(whole)), *others], labels, gradient=gradient)
+        return share * alone + (1 - share) * partner
 
     def _mixed_labels(self, labels_B: Tensor, share: float) -> Tensor:
         """Return the probabilities of the classes [B, K]."""
         num_classes = cast("nn.Linear", self.classifier).out_features
-        own_BK = torch.eye(num_classes, device=labels_B.device)[labels_B]
-        return torch.lerp(partners(own_BK), own_BK, share)
+        own_BK = torch.eye(num_classes, device=labels_B.device)[everyones(labels_B)]
+        return own(torch.lerp(partners(own_BK), own_BK, share))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from engine.batching import Resident
-from engine.protocols import Defense, Executor, ImageSet, Progress, Victim
+from engine.machine import Machine
+from engine.protocols import Defense, ImageSet, Progress, Victim
 from engine.training.bilevel import Objective
 from engine.training.pretrain import Recipe, pretrain
 from engine.transfer import to_device
@@ -22,7 +23,7 @@ def train_reference(
     images: ImageSet,
     *,
     recipe: Recipe,
-    executor: Executor,
+    machine: Machine,
     generator: torch.Generator,
     progress: Progress,
 ) -> int:
@@ -30,14 +31,14 @@ def train_reference(
 
     The generator gives the training a seed of its own, so that no victim shares its views or its order.
     """
-    executor.place(victim.network)
+    machine.place(victim.network)
     seed = int(torch.randint(2**31, (), generator=generator))
     pretrain(
         victim,
         Resident(images),
         recipe=recipe,
         defense=Defense(),
-        precision=executor.precision,
+        precision=machine.precision,
         seed=seed,
         progress=progress,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from engine.crossing import everyones
 from engine.losses import sup_con
 from engine.networks import Encoder, initialize_
 from engine.normalization import BatchNormSets
@@ -75,7 +76,7 @@ class RobustContrast(Defended):
         zs = [self._project(view, "normal") for view in (view_a, view_b, high)]
         constant = [z.detach() for z in zs]
         adversarial = self.hardening.adversary(
-            torch.cat([weak, weak]), lambda images: self._robust_loss(images, constant, labels), self.context
+            torch.cat([weak, weak]), lambda images: self._robust_loss(images, constant, labels), self.context, batches=2
         )
         return self._robust_loss(adversarial, zs, labels)
 
@@ -86,7 +87,7 @@ class RobustContrast(Defended):
         """
         against_contrast, against_clusters = adversarial.chunk(2)
         z_adversarial = self._project(against_contrast, "adversarial")
-        contrast = _contrast([z_adversarial, *zs], temperature=self.inner.temperature)
+        contrast = _contrast([everyones(z) for z in (z_adversarial, *zs)], temperature=self.inner.temperature)
         with self.batch_norm.using("clusters"):
             features = self.encoder(against_clusters)
         entropies = [cross_entropy(head(features), labels[:, 1 + i]) for i, head in enumerate(self.heads)]

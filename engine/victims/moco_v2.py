@@ -91,10 +91,12 @@ class MoCoV2(Victim):
         """Return the scaled InfoNCE loss of view_a's queries and view_b's keys; each view is a pass of its own."""
         import torch
 
+        from engine.crossing import everyones
+
         directions = [tuple(views), tuple(views)[::-1]] if self.spec.symmetric else [tuple(views)]
         keys = [self._keys(second, gradient) for _, second in directions]
         losses = [self._direction(first, k_BD) for (first, _), k_BD in zip(directions, keys, strict=True)]
-        self.keys = torch.cat(keys).detach()
+        self.keys = torch.cat([everyones(k_BD.detach()) for k_BD in keys])
         return self.spec.loss_scale * torch.stack(losses).mean()
 
     def _direction(self, view: Tensor, k_BD: Tensor) -> Tensor:
@@ -105,13 +107,17 @@ class MoCoV2(Victim):
 
     def _keys(self, view: Tensor, gradient: Gradient) -> Tensor:
         """Return the keys of a view, made in batch-norm groups across those of the queries."""
+        from engine.crossing import everyones
         from engine.momentum import target_branch
+        from engine.processes import own
 
         groups = self.spec.bn_groups if self.spec.shuffle_bn and self.network.training else 1
         with target_branch(gradient):
-            shuffled = view.unflatten(0, (groups, -1)).transpose(0, 1).flatten(0, 1) if groups > 1 else view
-            keys = self.network["momentum"](shuffled)
-            return keys.unflatten(0, (-1, groups)).transpose(0, 1).flatten(0, 1) if groups > 1 else keys
+            if groups == 1:
+                return self.network["momentum"](view)
+            shuffled = everyones(view).unflatten(0, (groups, -1)).transpose(0, 1).flatten(0, 1)
+            keys = everyones(self.network["momentum"](own(shuffled)))
+            return own(keys.unflatten(0, (-1, groups)).transpose(0, 1).flatten(0, 1))
 
     def after_step(self) -> None:
         """Let the momentum encoder follow, and put the last keys into the queue in place of the oldest."""

@@ -68,11 +68,12 @@ class SimCLR(Victim):
 
         No branch is a target: the gradient passes both in any case.
         """
+        from engine.crossing import everyones
         from engine.losses import nt_xent
         from engine.networks import join_views, part_views
 
         z = self.embed(join_views(views, self.bn_groups))
-        za_BD, zb_BD = part_views(z, 2, self.bn_groups)
+        za_BD, zb_BD = (everyones(part) for part in part_views(z, 2, self.bn_groups))
         return self.loss_scale * nt_xent(za_BD, zb_BD, temperature=self.temperature)
 
 

@@ -61,12 +61,13 @@ class SupCon(Victim):
 
     def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
         """Return the supervised contrastive loss; both views share one forward pass."""
+        from engine.crossing import everyones
         from engine.losses import sup_con
         from engine.networks import join_views, part_views
 
         z = self.embed(join_views(views, self.bn_groups))
-        za_BD, zb_BD = part_views(z, 2, self.bn_groups)
-        return sup_con(za_BD, zb_BD, labels, temperature=self.temperature)
+        za_BD, zb_BD = (everyones(part) for part in part_views(z, 2, self.bn_groups))
+        return sup_con(za_BD, zb_BD, everyones(labels), temperature=self.temperature)
 
 
 def build(spec: Spec, *, source: Source, generator: torch.Generator) -> SupCon:

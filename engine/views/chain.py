@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from engine.processes import Share
 from engine.transfer import to_device
 from engine.views.arithmetic import EIGHT_BIT, FLOAT, Arithmetic, on_some
 from engine.views.blur import blur
@@ -144,6 +145,9 @@ class Views:
             )
         return views_B3HW
 
-    def __call__(self, generator: torch.Generator, images: Images) -> Tensor:
-        """Draw and apply one view of a batch."""
-        return self.apply(images, self.sample(generator, len(images), sizes_of(images)))
+    def __call__(self, generator: torch.Generator, images: Images, share: Share | None = None) -> Tensor:
+        """Draw and apply one view of a batch, or of a process's share of one, whose images have one size."""
+        if share is None or not share.is_split:
+            return self.apply(images, self.sample(generator, len(images), sizes_of(images)))
+        assert isinstance(images, Tensor)
+        return self.apply(images, self.sample(generator, share.batch, sizes_of(images)[0])[share.rows])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from engine.backbones import resnet18
-from engine.executors import local
+from engine.machine import Machine
 from engine.protocols import AttackContext, Gradient, ImageSet, Source, Victim
 from engine.randomness import stream
 from engine.victims import supervised
@@ -103,7 +103,7 @@ def context() -> Callable[..., AttackContext]:
             source=Source(mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=3),
             init=init,
             perturbed=torch.ones(10, dtype=torch.bool) if perturbed is None else perturbed,
-            executor=local.build(local.Spec(kind="local", device="cpu")),
+            machine=Machine.of("cpu", "fp32"),
             progress=lambda *report: None if reports is None else reports.append(report),
         )
 

@@ -14,7 +14,8 @@ from engine.artifacts import ReleasedPoison, read_poison
 from engine.protocols import ImageSet, Split
 from engine.spec import DatasetSpec
 from engine.specfiles import SpecFault, load
-from engine.stages import generate as stage
+from engine.stages.dispatch import dispatch
+from engine.stages.generate import generate_job
 from engine.stages.validate import validate
 
 KINDS = plugins.kinds("attacks")
@@ -81,14 +82,14 @@ def images() -> Split:
 def release(project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the stage for one attack spec on twenty-four random images."""
     spec = DatasetSpec(kind="random", image_size=SIZE)
-    monkeypatch.setattr(stage, "load_dataset", lambda name: (spec, images()))
+    monkeypatch.setattr("engine.stages.generate.load_dataset", lambda name: (spec, images()))
     validate("quickstart")
 
     def run(kind: str, name: str = "p", init: str = "zero", **changes: Any) -> ReleasedPoison:
         values = {"kind": kind, **SMALL[kind], **changes}
         Path(f"specs/attacks/under_test_{name}.yaml").write_text(json.dumps(values))
         (Path("artifacts") / "digits" / "poison").mkdir(parents=True, exist_ok=True)
-        return read_poison(stage.generate("digits", name, f"under_test_{name}", init, "local"))
+        return read_poison(dispatch(generate_job("digits", name, f"under_test_{name}", init, "fp32"), "local"))
 
     return run
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.attacks import contrastive_poisoning
 from engine.attacks.contrastive_poisoning import _Search
 from engine.backbones import resnet18
-from engine.executors import local
+from engine.machine import Machine
 from engine.perturbation import add_poison
 from engine.protocols import AttackContext, Gradient, ImageSet, Poison, Source, Victim
 from engine.randomness import stream
@@ -55,7 +55,7 @@ def context(init: str | Poison = "uniform", perturbed: Tensor = ALL, reports: li
         source=Source(mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=2),
         init=init,
         perturbed=perturbed,
-        executor=local.build(local.Spec(kind="local", device="cpu")),
+        machine=Machine.of("cpu", "fp32"),
         progress=lambda *report: None if reports is None else reports.append(report),
     )
 
@@ -102,7 +102,7 @@ def search_with(learner: Victim, spec: contrastive_poisoning.Spec, images: Image
 
 def delta_of(search: _Search) -> Tensor:
     """Return the search's noise in pixel units."""
-    return search.noise.values.float() * EPSILON
+    return search.noise.values.block.float() * EPSILON
 
 
 def loss_of(search: _Search, delta: Tensor, draws: int = 4) -> float:

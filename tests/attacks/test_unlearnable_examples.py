@@ -115,9 +115,9 @@ def test_class_wise_noise_is_the_mean_of_what_its_members_would_do(
     spec = spec_with(granularity="class", pgd_steps=steps)
     search = _Search(spec, images, context(start, perturbed))
     assert len(search.noise_batches) == 3  # so that later batches meet what earlier ones left
-    expected = class_wise_by_loops(search, search.noise.values.float() * EPSILON, weights, steps=steps)
+    expected = class_wise_by_loops(search, search.noise.values.block.float() * EPSILON, weights, steps=steps)
     search.learn_noise()
-    torch.testing.assert_close(search.noise.values.float() * EPSILON, expected, atol=3 * HALF, rtol=0)
+    torch.testing.assert_close(search.noise.values.block.float() * EPSILON, expected, atol=3 * HALF, rtol=0)
 
 
 def test_a_class_whose_images_may_not_change_keeps_its_noise(attack: Any) -> None:

@@ -195,8 +195,8 @@ def recorded(learner: RobustContrast) -> list[Tensor]:
     made: list[Tensor] = []
     adversary = learner.hardening.adversary
 
-    def attack(images: Tensor, loss: Callable[[Tensor], Tensor], context: DefenseContext) -> Tensor:
-        made.append(adversary(images, loss, context))
+    def attack(images: Tensor, loss: Callable[[Tensor], Tensor], context: DefenseContext, **how: int) -> Tensor:
+        made.append(adversary(images, loss, context, **how))
         return made[-1]
 
     learner.hardening = replace(learner.hardening, adversary=attack)

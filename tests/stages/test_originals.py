@@ -13,10 +13,11 @@ import torch
 from engine.artifacts import read_manifest, read_poison
 from engine.protocols import MEASURES
 from engine.randomness import stream
-from engine.stages.generate import generate
+from engine.stages.dispatch import dispatch
+from engine.stages.generate import generate_job
 from engine.stages.inputs import load_dataset
 from engine.stages.originals import originals, some_images
-from engine.stages.pretrain import _Clock, pretrain
+from engine.stages.pretrain import _Clock, pretrain_job
 from engine.study import Cell, poison_path
 from engine.training.measures import Measures
 
@@ -39,7 +40,7 @@ def made(project: Path) -> Path:
     for name, text in SPECS.items():
         (project / f"specs/{name}.yaml").write_text(text)
     for name in POISONS:
-        generate("few", name, name, "zero", "local")
+        dispatch(generate_job("few", name, name, "zero", "fp32"), "local")
     return project
 
 
@@ -85,7 +86,7 @@ def test_no_more_images_are_drawn_than_there_are(made: Path) -> None:
 
 def test_the_curve_tells_released_images_and_originals_apart(made: Path) -> None:
     for poison in ("all", "none"):
-        pretrain(cell_of(poison), "local")
+        dispatch(pretrain_job(cell_of(poison), "fp32"), "local")
         rows = curve_of(poison)
         assert list(rows[0]) == ["epoch", "loss", "lr", *MEASURES]
         assert len(rows) == 3
@@ -95,9 +96,9 @@ def test_the_curve_tells_released_images_and_originals_apart(made: Path) -> None
 
 
 def test_measuring_changes_no_encoder(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = pretrain(cell_of("all"), "local").read_bytes()
+    measured = dispatch(pretrain_job(cell_of("all"), "fp32"), "local").read_bytes()
     monkeypatch.setattr(Measures, "__call__", lambda self, epoch: {})
-    assert pretrain(cell_of("all"), "local").read_bytes() == measured
+    assert dispatch(pretrain_job(cell_of("all"), "fp32"), "local").read_bytes() == measured
     assert {row[name] for row in curve_of("all") for name in MEASURES} == {""}
 
 
@@ -117,11 +118,11 @@ def _change(project: Path) -> None:
 def test_originals_that_are_not_there_are_said_and_left_out(
     made: Path, harm: Any, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    measured = pretrain(cell_of("all"), "local").read_bytes()
+    measured = dispatch(pretrain_job(cell_of("all"), "fp32"), "local").read_bytes()
     whole = curve_of("all")
     harm(made)
     capsys.readouterr()
-    assert pretrain(cell_of("all"), "local").read_bytes() == measured
+    assert dispatch(pretrain_job(cell_of("all"), "fp32"), "local").read_bytes() == measured
     assert f"{cell_of('all').key}: clean originals are not measured: " in (printed := capsys.readouterr().out)
     assert why in printed
     assert curve_of("all") == [{**row, "clean_alignment": "", "clean_uniformity": ""} for row in whole]

@@ -13,9 +13,11 @@ from engine import plugins, streaming
 from engine.artifacts import ArtifactError, write_poison
 from engine.artifacts.encoder import read_encoder
 from engine.errors import EngineError
+from engine.metering import cpu_name
 from engine.protocols import Defense, DefenseContext, ImageSet, Poison
 from engine.randomness import stream
-from engine.stages.pretrain import pretrain
+from engine.stages.dispatch import dispatch
+from engine.stages.pretrain import pretrain_job
 from engine.study import Cell, poison_path
 
 CELL = Cell("tiny", "noise", "tiny", "none", 0)
@@ -62,7 +64,7 @@ def test_resident_and_streamed_images_give_the_same_encoder(released: Path, monk
     )
     made = {}
     for layout in LAYOUTS:
-        pretrain(CELL, layout)
+        dispatch(pretrain_job(CELL, "fp32"), layout)
         made[layout] = (CELL.encoder.read_bytes(), CELL.curve.read_bytes())
         CELL.encoder.unlink()
     assert streams == [0, 2]
@@ -71,14 +73,16 @@ def test_resident_and_streamed_images_give_the_same_encoder(released: Path, monk
 
 
 def test_the_time_of_an_epoch_is_kept_beside_the_encoder(released: Path) -> None:
-    pretrain(CELL, "resident")
+    dispatch(pretrain_job(CELL, "fp32"), "resident")
     cost = json.loads(CELL.cost.read_text())
-    assert cost["device"] == "cpu"
-    assert 0 < cost["seconds_per_epoch"] < 60
+    assert cost["device"] == cpu_name()
+    assert 0 < 2 * cost["seconds_per_epoch"] < cost["seconds"] < 60
+    assert cost["processes"] == 1
+    assert 1e6 < cost["peak_memory_bytes"] < 1e11
 
 
 def test_an_encoder_says_of_what_it_was_made(released: Path) -> None:
-    _, about = read_encoder(pretrain(CELL, "alone"))
+    _, about = read_encoder(dispatch(pretrain_job(CELL, "fp32"), "alone"))
     assert (about["victim"]["name"], about["defense"]["name"], about["poison"]["name"]) == ("tiny", "none", "noise")
     assert about["victim"]["spec"]["batch_size"] == 8
     assert about["source"] == {"mean": [0.5] * 3, "std": [0.25] * 3, "num_classes": 2}
@@ -91,7 +95,7 @@ def test_damage_is_noticed_before_anything_is_read(released: Path, layout: str) 
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"train\.parquet differs from the checksum"):
-        pretrain(CELL, layout)
+        dispatch(pretrain_job(CELL, "fp32"), layout)
     assert not streaming.SCRATCH.exists()
 
 
@@ -105,24 +109,24 @@ class Inverted(Defense):
 
 
 def test_a_defense_that_changes_the_data_set_needs_it_resident(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undefended = pretrain(CELL, "resident").read_bytes()
+    undefended = dispatch(pretrain_job(CELL, "fp32"), "resident").read_bytes()
     build = plugins.build
     monkeypatch.setattr(
         plugins,
         "build",
         lambda group, spec, **context: Inverted() if group == "defenses" else build(group, spec, **context),
     )
-    assert pretrain(CELL, "resident").read_bytes() != undefended
+    assert dispatch(pretrain_job(CELL, "fp32"), "resident").read_bytes() != undefended
     with pytest.raises(
-        EngineError, match=r"defense 'none' changes the whole data set.* resident_gb in .*/helped\.yaml"
+        EngineError, match=r"defense 'none' changes the whole data set.* raise the layout's resident_gb"
     ):
-        pretrain(CELL, "helped")
+        dispatch(pretrain_job(CELL, "fp32"), "helped")
 
 
 def test_an_error_in_training_leaves_no_scratch_file(released: Path) -> None:
     victim = Path("specs/victims/tiny.yaml")
     victim.write_text(victim.read_text().replace("batch_size: 8", "batch_size: 21"))
     with pytest.raises(EngineError, match="20 images are fewer than one batch of 21"):
-        pretrain(CELL, "alone")
+        dispatch(pretrain_job(CELL, "fp32"), "alone")
     assert list(streaming.SCRATCH.iterdir()) == []
     assert not CELL.encoder.exists()

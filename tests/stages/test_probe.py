@@ -13,10 +13,11 @@ from engine.artifacts.encoder import read_classifier, read_encoder
 from engine.protocols import Source
 from engine.randomness import stream
 from engine.specfiles import load
-from engine.stages.generate import generate
+from engine.stages.dispatch import dispatch
+from engine.stages.generate import generate_job
 from engine.stages.inputs import load_dataset
-from engine.stages.pretrain import fresh_victim, pretrain
-from engine.stages.probe import floor, probe
+from engine.stages.pretrain import fresh_victim, pretrain_job
+from engine.stages.probe import floor_job, probe_job
 from engine.stages.validate import validate
 from engine.study import Cell
 
@@ -54,9 +55,9 @@ def trained(project: Path) -> Path:
     for name, text in SPECS.items():
         (project / f"specs/{name}.yaml").write_text(text)
     validate("tiny")
-    generate("tiny_scenes", "clean", "clean", "zero", "local")
+    dispatch(generate_job("tiny_scenes", "clean", "clean", "zero", "fp32"), "local")
     for victim in ("taught", "untaught"):
-        pretrain(cell_of(victim), "local")
+        dispatch(pretrain_job(cell_of(victim), "fp32"), "local")
     return project
 
 
@@ -65,7 +66,9 @@ def cell_of(victim: str) -> Cell:
 
 
 def judged(victim: str, downstream: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(probe(cell_of(victim), downstream, "banked", "local").read_text())
+    content: dict[str, Any] = json.loads(
+        dispatch(probe_job(cell_of(victim), downstream, "banked"), "local").read_text()
+    )
     return content
 
 
@@ -103,7 +106,9 @@ def test_an_encoder_is_probed_on_other_classes_at_its_own_size(trained: Path) ->
 
 def test_the_floor_is_judged_like_the_cells(trained: Path) -> None:
     found = {
-        (victim, downstream): json.loads(floor("tiny_scenes", victim, 0, downstream, "banked", "local").read_text())
+        (victim, downstream): json.loads(
+            dispatch(floor_job("tiny_scenes", victim, 0, downstream, "banked"), "local").read_text()
+        )
         for victim in ("taught", "untaught")
         for downstream in ("tiny_scenes", "digits_12")
     }
@@ -135,12 +140,12 @@ def test_distances_of_views_are_those_of_the_stored_encoders_features(trained: P
 
 def test_poisoned_views_are_compared_with_clean_ones_and_other_data_sets_with_none(trained: Path) -> None:
     (trained / "specs/attacks/loud.yaml").write_text("kind: random_noise\nepsilon: 0.4\n")
-    generate("tiny_scenes", "loud", "loud", "zero", "local")
+    dispatch(generate_job("tiny_scenes", "loud", "loud", "zero", "fp32"), "local")
     cell = Cell("tiny_scenes", "loud", "untaught", "none", 0)
-    pretrain(cell, "local")
+    dispatch(pretrain_job(cell, "fp32"), "local")
     (trained / "specs/probes/poisoned.yaml").write_text("train_set: poisoned\nlinear: {epochs: 2, copies: 1}\n")
     found = [
-        json.loads(probe(cell, "tiny_scenes", protocol, "local").read_text())["view_distances"]
+        json.loads(dispatch(probe_job(cell, "tiny_scenes", protocol), "local").read_text())["view_distances"]
         for protocol in ("banked", "poisoned")
     ]
     assert found[0] == found[1]

@@ -125,7 +125,7 @@ def make_study(root: Path) -> None:
         file = root / "specs" / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    Path("params.yaml").write_text("probe: quick\nlayout: local\n")
+    Path("params.yaml").write_text("probe: quick\nprecision: fp32\nlayout: local\n")
     spec = load_study("tiny")
     for name in spec.poisons:
         write_tiny_poison(name, spec.poisons[name].attack)

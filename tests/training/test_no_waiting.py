@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from engine import optimization, plugins
 from engine.attacks.contrastive_poisoning import _Search
-from engine.executors.local import Local
+from engine.machine import Machine
 from engine.precision import Precision
 from engine.protocols import AttackContext, ImageSet, Source, Victim
 from engine.randomness import stream
@@ -84,14 +84,16 @@ def test_the_steps_of_contrastive_poisoning_never_wait(granularity: str, monkeyp
         "surrogate": VICTIM,
     }
     perturbed = torch.ones(48, dtype=torch.bool)
-    context = AttackContext(SOURCE, "zero", perturbed, Local(META, 1, False, Precision("fp32", META)), print)
+    context = AttackContext(
+        SOURCE, "zero", perturbed, Machine(META, Precision("fp32", META), channels_last=False), print
+    )
     search = _Search(parsed("attacks", spec), images(), context)
     reads = []
     monkeypatch.setattr(torch.Tensor, "item", lambda _: reads.append(1) or 0.0)
     search.train_surrogate()
     search.learn_noise()
     assert len(reads) == 2
-    assert search.noise.values.device == META
+    assert search.noise.values.block.device == META
 
 
 def test_views_of_ragged_images_never_wait() -> None:

@@ -9,15 +9,14 @@ import psutil
 import pytest
 import torch
 
-from engine.executors import local
-from engine.executors.local import Local
+from engine.machine import Machine
 from engine.specfiles import SpecFault, load
 
 FREE = 1_000_000
 
 
-def executor(**changes: Any) -> Local:
-    return local.build(local.Spec(kind="local", device="cpu", **changes))
+def machine(**changes: Any) -> Machine:
+    return Machine.of("cpu", "fp32", **changes)
 
 
 @pytest.mark.parametrize(
@@ -42,15 +41,15 @@ def test_the_declared_layout_takes_the_defaults(project: Path) -> None:
     spec = load("layouts", "local")
     assert (spec.resident_gb, spec.workers) == (None, 2)
     (project / "specs/layouts/tight.yaml").write_text("kind: local\nresident_gb: 2\nworkers: 0\n")
-    built = local.build(load("layouts", "tight"))
+    built = Machine.of(precision="fp32", **load("layouts", "tight").machine_fields())
     assert (built.resident_gb, built.workers) == (2.0, 0)
 
 
 def test_images_fit_up_to_the_declared_size() -> None:
-    assert executor(resident_gb=1e-6).fits(1000)
-    assert not executor(resident_gb=1e-6).fits(1001)
-    assert not executor(resident_gb=0.0).fits(1)
-    assert executor(resident_gb=1e6).fits(10**14)
+    assert machine(resident_gb=1e-6).fits(1000)
+    assert not machine(resident_gb=1e-6).fits(1001)
+    assert not machine(resident_gb=0.0).fits(1)
+    assert machine(resident_gb=1e6).fits(10**14)
 
 
 def free(monkeypatch: pytest.MonkeyPatch, *, host: int, gpu: int) -> None:
@@ -65,11 +64,11 @@ def test_without_a_declared_size_half_of_the_free_memory_is_taken(
     monkeypatch: pytest.MonkeyPatch, device: str, host: int, gpu: int
 ) -> None:
     free(monkeypatch, host=host, gpu=gpu)
-    built = Local(torch.device(device), None, True, executor().precision)
+    built = Machine(torch.device(device), machine().precision)
     assert built.fits(FREE // 2)
     assert not built.fits(FREE // 2 + 1)
 
 
 def test_a_real_cpu_has_room_for_something() -> None:
-    assert executor().fits(1)
-    assert not executor().fits(10**18)
+    assert machine().fits(1)
+    assert not machine().fits(10**18)

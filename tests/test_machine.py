@@ -1,4 +1,4 @@
-"""The local layout: device, memory format, precision, compilation."""
+"""What a process runs on: device, memory format, precision, compilation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import nn
 
 from engine import plugins
 from engine.batching import Resident
 from engine.errors import EngineError
-from engine.executors import local
+from engine.machine import Machine
 from engine.protocols import Defense, ImageSet, Source
 from engine.randomness import stream
 from engine.training.pretrain import Recipe, pretrain
@@ -25,13 +25,13 @@ VICTIM: dict[str, Any] = {
 }
 
 
-def executor(**fields: Any) -> local.Local:
-    return local.build(local.Spec(kind="local", device="cpu", **fields))
+def machine(precision: str = "fp32", **fields: Any) -> Machine:
+    return Machine.of("cpu", precision, **fields)
 
 
 def losses(**layout: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Train the same learner on a layout; return its losses and its weights."""
-    where = executor(**layout)
+    where = machine(**layout)
     spec = TypeAdapter(plugins.spec_of("victims")).validate_python(VICTIM, strict=False)
     source = Source((0.5,) * 3, (0.25,) * 3, 2)
     victim = plugins.build("victims", spec, source=source, generator=stream(0, "victim", "init"))
@@ -55,25 +55,25 @@ def test_half_precision_changes_a_run_a_little_and_keeps_float32_weights() -> No
 
 
 def test_float16_is_refused_on_a_cpu() -> None:
-    with pytest.raises(EngineError, match=r"precision 'fp16' on a CPU.*use bf16 or fp32"):
-        executor(precision="fp16")
+    with pytest.raises(EngineError, match=r"precision 'fp16' was asked of a CPU.*use bf16 or fp32"):
+        machine(precision="fp16")
 
 
 def test_a_missing_gpu_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(EngineError, match="'cuda:0' but torch sees no GPU"):
-        local.build(local.Spec(kind="local", device="cuda:0"))
+        Machine.of("cuda:0", "fp32")
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ValidationError, match="precision"):
-        local.Spec(kind="local", precision="fp8")
+    with pytest.raises(EngineError, match="'fp8' is not known; allowed: fp32, bf16, fp16"):
+        machine("fp8")
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_networks_take_the_layouts_memory_format(channels_last: bool) -> None:
-    placed = executor(channels_last=channels_last).place(nn.Conv2d(8, 8, 3))
+    placed = machine(channels_last=channels_last).place(nn.Conv2d(8, 8, 3))
     assert placed.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
@@ -93,6 +93,6 @@ def test_compiled_networks_learn_the_same_and_keep_their_names() -> None:
 
 def test_a_run_restores_the_number_of_threads() -> None:
     before = torch.get_num_threads()
-    with executor(threads=before + 1).run():
+    with machine(threads=before + 1).run():
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
