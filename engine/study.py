@@ -71,8 +71,8 @@ class Cell:
 
     @property
     def cost(self) -> Path:
-        """Return where the time of an epoch lies."""
-        return ARTIFACTS / self.dataset / "cost" / f"{self.key}.json"
+        """Return where the time and the memory of the training lie."""
+        return cost_path(self.dataset, f"pretrain@{self.key}")
 
     def probe(self, downstream: str) -> Path:
         """Return where the accuracies on a downstream set lie."""
@@ -87,6 +87,11 @@ def poison_path(dataset: str, poison: str) -> Path:
 def floor_path(dataset: str, victim: str, seed: int, downstream: str) -> Path:
     """Return where the accuracies of the untrained backbone lie."""
     return ARTIFACTS / dataset / "floor" / f"{victim}-{seed}-{downstream}.json"
+
+
+def cost_path(dataset: str, stage: str) -> Path:
+    """Return where the time and the memory of a stage lie, given the name under which DVC knows it."""
+    return ARTIFACTS / dataset / "cost" / f"{stage.replace('@', '-')}.json"
 
 
 def cells(study: StudySpec) -> Iterator[Cell]:

@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from engine.reporting.figures import REFERENCE_COLOUR, Ink, inks, spread_of
-from engine.reporting.readings import Curve
-from engine.reporting.results import Results, ViewDistances
+from engine.reporting.figures import spread_of
+from engine.reporting.inks import REFERENCE_COLOUR, Ink, inks
+from engine.reporting.readings import Curve, ViewDistances
+from engine.reporting.results import Results
 from engine.reporting.sheet import MUTED, TEXT, Panel, Sheet, draw_sheet
 
 SHORT_DASHES = (0.0, (2.2, 1.6))  # unlike the dashes that tell many poisons apart
@@ -33,7 +34,7 @@ def draw_training(results: Results) -> Sheet:
 
     Alignment and uniformity are of the released images, and dashed of the clean originals in the same network.
     """
-    ink = inks(results.study, results.reference)
+    ink = inks(results)
     curves = results.curves.values()
     shown = {name: label for name, label in SHOWN.items() if name == "loss" or any(c.measured(name) for c in curves)}
     panels = []
@@ -68,7 +69,7 @@ def _draw_curves(axes: Axes, runs: dict[str, list[Curve]], name: str, ink: dict[
         style = ink[poison]
         # A wide reference line still shows under a poison that does nothing.
         width, alpha = (3.6, 0.55) if style.is_reference else (1.6, 1.0)
-        looks = {"color": style.colour, "linestyle": style.dashes, "linewidth": width, "alpha": alpha}
+        looks = {**style.line, "linewidth": width, "alpha": alpha}
         handles += _draw_mean(axes, curves, name, {**looks, "label": poison})
         if not style.is_reference:  # whose images are their own originals
             _draw_mean(axes, curves, f"clean_{name}", {**looks, "linestyle": SHORT_DASHES, "linewidth": 1.1})
@@ -94,7 +95,7 @@ def _draw_mean(axes: Axes, curves: Sequence[Curve], name: str, looks: dict[str, 
 
 def draw_view_distances(results: Results) -> Sheet | None:
     """Draw for every victim, defense and poison how far apart two views' features are; None before any is measured."""
-    study, ink = results.study, inks(results.study, results.reference)
+    study, ink = results.study, inks(results)
     found: dict[tuple[str, str, str], list[ViewDistances]] = {}
     for (cell, _), accuracy in results.accuracies.items():
         if accuracy.view_distances is not None:

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.reporting.content import gather
+from engine.reporting.cost_figure import draw_cost
 from engine.reporting.figures import draw_accuracy
 from engine.reporting.page import render_page
 from engine.reporting.pictures import draw_perturbations
 from engine.reporting.results import FloorKey, Results
-from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.training_figures import draw_training
 from engine.study import cells
 
@@ -35,6 +36,12 @@ WIDE, PHONE = 1200, 400
 OPEN_ALL = "document.querySelectorAll('details').forEach((details) => { details.open = true; })"
 NOISE = {"byol": 92.0, "simclr": 50.0}
 """Linear accuracy of both victims on the poison called noise; byol gains, so that its drop is negative."""
+
+
+LOOKS = [
+    {"poison": "noise", "images": 4, "psnr": 30.0, "ssim": 0.9, "linf_levels": 8, "l2": 1.5}
+    | {"separability": None, "chance": 0.5}
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +73,6 @@ def address(build_results: Callable[..., Results], tmp_path_factory: pytest.Temp
             results.accuracies[cell, "pets"] = judged.model_copy(update={"linear": linear + cell.seed})
     for victim, seed in itertools.product(results.study.victims, (0, 1)):
         results.floors[FloorKey(victim, seed, "pets")] = judged.model_copy(update={"linear": 30.0, "knn": 20.0})
-    rows = accuracy_rows(results)
-    summaries = summarise(rows)
-    sheets = {
-        "accuracy": draw_accuracy(results, summaries),
-        "training": draw_training(results),
-        "perturbations": draw_perturbations(results),
-    }
     provenance = {
         "command": "dvc repro",
         "dataset_checksum": "5eed" * 16,
@@ -82,8 +82,15 @@ def address(build_results: Callable[..., Results], tmp_path_factory: pytest.Temp
         "device": "a machine",
     }
     about = {"specs": {"attacks": {"noise": {"kind": "noise", "epsilon": 0.1}}}, "provenance": provenance}
+    content = gather(results, LOOKS, about)
+    sheets = {
+        "accuracy": draw_accuracy(results, content.summaries),
+        "cost": draw_cost(results, content.summaries),
+        "training": draw_training(results),
+        "perturbations": draw_perturbations(results),
+    }
     file = tmp_path_factory.mktemp("page") / "index.html"
-    file.write_text(render_page(results, rows, summaries, sheets, None, about), encoding="utf-8")
+    file.write_text(render_page(content, sheets, None), encoding="utf-8")
     return file.as_uri()
 
 
@@ -136,8 +143,8 @@ def test_every_image_loads_and_nothing_else_does(visit: Callable[..., Any]) -> N
     page = visit()
     widths = page.execute_script("return [...document.images].map((image) => image.naturalWidth)")
     assert (
-        len(widths) == 2 + 2 + 3 * 2 * 3
-    )  # a panel a victim, twice; three attacks on two classes, three pictures each
+        len(widths) == 2 + 2 + 1 + 3 * 2 * 3
+    )  # a panel a victim, twice; the cost; three attacks on two classes, three pictures each
     assert min(widths) >= 4
     assert page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)") == []
 
@@ -206,7 +213,7 @@ def test_every_table_sorts_and_has_one_named_filter(visit: Callable[..., Any]) -
     page.execute_script(OPEN_ALL)
     tables = page.find_elements(By.TAG_NAME, "table")
     names = [field_of(table).accessible_name for table in tables]
-    assert len(names) == len(set(names)) == len(page.find_elements(By.CSS_SELECTOR, "input[type=search]")) == 5
+    assert len(names) == len(set(names)) == len(page.find_elements(By.CSS_SELECTOR, "input[type=search]")) == 7
     assert all(name.startswith("Filter") for name in names)
     for table in tables:
         headings = table.find_elements(By.CSS_SELECTOR, "thead th")

@@ -17,7 +17,7 @@ from engine.artifacts import write_poison
 from engine.artifacts.poison import read_manifest
 from engine.protocols import ImageSet, Poison
 from engine.reporting import specimens
-from engine.reporting.figures import PALETTE, REFERENCE_COLOUR
+from engine.reporting.inks import PALETTE, REFERENCE_COLOUR, inks
 from engine.reporting.perturbations import (
     BLACK,
     CLASSES,
@@ -237,7 +237,12 @@ def test_spectra_have_the_colours_of_their_poisons_beside_clean_images(write: Wr
     axes = Figure().add_subplot()
     lines = panel.draw(axes)
     assert [line.get_label() for line in lines] == ["clean images", "byclass", "each"]
-    assert [line.get_color() for line in axes.lines] == [REFERENCE_COLOUR, *PALETTE[:2]]
+    ink = inks(results)
+    assert [(line.get_color(), line.get_linestyle()) for line in axes.lines] == [
+        (REFERENCE_COLOUR, "-"),
+        *((ink[name].colour, dashes) for name, dashes in (("byclass", "-"), ("each", "--"))),
+    ]
+    assert ink["byclass"].colour == ink["each"].colour  # attacks of one kind
     assert axes.lines[2].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
     assert axes.lines[2].get_ydata().tolist() == found.shown[1].spectrum[1:].tolist()
 

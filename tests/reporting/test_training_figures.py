@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from pydantic import ValidationError
 
-from engine.reporting.figures import REFERENCE_COLOUR
-from engine.reporting.readings import Curve
-from engine.reporting.results import Results, ViewDistances
+from engine.reporting.inks import REFERENCE_COLOUR
+from engine.reporting.readings import Curve, ViewDistances
+from engine.reporting.results import Results
 from engine.reporting.sheet import Sheet
 from engine.reporting.training_figures import SHORT_DASHES, draw_training, draw_view_distances, shares
 
