@@ -43,7 +43,7 @@ class Beside:
         """Write the published accuracy, or that none is known."""
         if self.figure is None:
             return UNKNOWN
-        return f"{'about ' if self.figure.is_rough else ''}{self.figure.accuracy:.1f}"
+        return f"about {self.figure.accuracy:g}" if self.figure.is_rough else f"{self.figure.accuracy:.1f}"
 
     @property
     def source(self) -> str:
@@ -61,7 +61,7 @@ def beside_published(results: Results, summaries: Sequence[Summary]) -> Board:
         return _empty(results, published, dataset)
     trained = [summary for summary in summaries if summary.poison != UNTRAINED]
     rows = [_row(results, published, (summary,)) for summary in trained]
-    rows += _averages(results, published, trained)
+    rows = sorted([*rows, *_averages(results, published, trained)], key=lambda row: row.figure is None)
     study = results.study
     optional = {"defense": study.defenses, "downstream": study.downstream}
     axes = ["victim", *(axis for axis, values in optional.items() if len(values) > 1)]

@@ -114,7 +114,7 @@ def time_records(results: Results) -> Iterator[dict[str, Any]]:
     wanted = dict.fromkeys(STAGES, 0)
     found: dict[tuple[str, str], list[Cost]] = {}
     for stage in stages_of(results.study, tuple(results.poisons)):
-        group = stage.split("@")[0]
+        group = stage.partition("@")[0]
         wanted[group] += 1
         if cost := results.costs.get(stage):
             found.setdefault((group, cost.device), []).append(cost)

@@ -22,7 +22,7 @@ from engine.reporting.results import Results
 from engine.reporting.sheet import MUTED, TEXT, Panel, Sheet, draw_sheet, room_for
 
 ROW = 0.62  # inches of a row of histograms
-APART = 1.1  # the distance of two rows, in highest bars
+APART = 1.1  # the distance of two rows, in heights of the highest bar with its deviation
 SHORT_DASHES = (0.0, (2.2, 1.6))  # unlike the dashes that tell many poisons apart
 SHOWN = {
     "loss": "training loss",
@@ -126,7 +126,7 @@ def _draw_histograms(axes: Axes, rows: Sequence[tuple[str, list[ViewDistances]]]
     found = [
         (shares([run.released for run in runs]), shares([run.clean for run in runs if run.clean])) for _, runs in rows
     ]
-    highest = max((mean.max() for row in found for mean, _ in row if len(mean)), default=1.0)
+    highest = max((float((mean + sd).max()) for row in found for mean, sd in row if len(mean)), default=1.0)
     step, farthest = APART * highest, 1.0
     for place, ((poison, runs), (released, clean)) in enumerate(zip(rows, found, strict=True)):
         base = -place * step
@@ -142,7 +142,7 @@ def _draw_histograms(axes: Axes, rows: Sequence[tuple[str, list[ViewDistances]]]
     axes.set_ylim(-(len(rows) - 1) * step, step)
     axes.set_yticks([-place * step for place in range(len(rows))], [poison for poison, _ in rows])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"cosine distance of two views' features (a row is {step:.0f} % of the images high)")
+    axes.set_xlabel(f"cosine distance of two views (row: {step:.0f} % of the images high)")
     return [
         Patch(facecolor=REFERENCE_COLOUR, alpha=0.55, label="released images (in the poison's colour)"),
         Line2D([], [], color=TEXT, linewidth=1.1, label="their clean originals"),

@@ -79,7 +79,7 @@ def _accuracies(linear: float, **further: Any) -> dict[str, Any]:
 
 
 def _write_cost(stage: str, **further: float) -> None:
-    cost = {"seconds": SECONDS[stage.split("@")[0]], "peak_memory_bytes": 3 * 2**29, "device": "cpu", **further}
+    cost = {"seconds": SECONDS[stage.partition("@")[0]], "peak_memory_bytes": 3 * 2**29, "device": "cpu", **further}
     write_json(cost_path(DATASET, stage), cost)
 
 
