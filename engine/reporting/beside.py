@@ -80,8 +80,11 @@ def beside_published(results: Results, summaries: Sequence[Summary]) -> Board:
 
 def _empty(results: Results, published: Published, dataset: dict[str, Any] | None) -> Board:
     kinds = f"{published.work} published accuracies on data sets of kind {published.dataset['kind']}"
-    own = "of which no poison is there" if dataset is None else f"of kind {dataset['kind']}"
-    note = f"{kinds}; this study is on {results.study.dataset}, {own}, of which no published figure is known."
+    own = f"this study is on {results.study.dataset}"
+    if dataset is None:
+        note = f"{kinds}; {own}, and of what kind that is no poison is there to say."
+    else:
+        note = f"{kinds}; {own}, of kind {dataset['kind']}, of which no published figure is known."
     return Board("published", TITLE, note, (), (), frozenset(), [])
 
 

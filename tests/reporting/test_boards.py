@@ -173,6 +173,18 @@ def test_one_victim_on_one_set_has_no_transfer_and_one_fraction_no_fractions() -
     assert set(boards_of(results)) == {*ALWAYS, "defenses"}
 
 
+def test_a_study_of_another_data_set_says_why_nothing_published_stands_beside_it(wide: Results) -> None:
+    board = boards_of(wide)["published"]
+    assert (board.headings, board.lines, board.records) == ((), (), [])
+    assert board.note == (
+        "He, Zha & Katabi 2023 published accuracies on data sets of kind cifar10; this study is on pets, of kind "
+        "folder, of which no published figure is known."
+    )
+    for name, found in wide.poisons.items():
+        wide.poisons[name] = replace(found, manifest=None)
+    assert boards_of(wide)["published"].note.endswith("on pets, and of what kind that is no poison is there to say.")
+
+
 def test_a_study_of_one_defense_has_no_table_of_defenses() -> None:
     assert set(boards_of(results_of(study(defenses=("none",))))) == {*ALWAYS, "transfer", "fraction"}
 
