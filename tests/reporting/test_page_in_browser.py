@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ NOISE = {"byol": 92.0, "simclr": 50.0}
 """Linear accuracy of both victims on the poison called noise; byol gains, so that its drop is negative."""
 
 
+VIEWS = {"noise": 12_000, "blur_10": 5_000_000, "blur_9": 900}
+"""The image-views of attacks; by their first digits they would stand the other way round."""
 LOOKS = [
     {"poison": "noise", "images": 4, "psnr": 30.0, "ssim": 0.9, "linf_levels": 8, "l2": 1.5}
     | {"separability": None, "chance": 0.5}
@@ -65,6 +68,9 @@ def address(build_results: Callable[..., Results], tmp_path_factory: pytest.Temp
     """A page of two victims on four poisons, of which one is missing, with two seeds."""
     results = build_results({}, {0: (30.0, 20.0), 1: (30.0, 20.0)}, kinds=("clean", "noise", "blur_10", "blur_9"))
     results.study = results.study.model_copy(update={"victims": ("simclr", "byol")})
+    for name, views in VIEWS.items():
+        facts = results.poisons[name]
+        results.poisons[name] = replace(facts, manifest={**(facts.manifest or {}), "image_views": views})
     model = build_results({("clean", 0): (90.0, 80.0)}, {}).accuracies
     judged = next(iter(model.values()))
     for cell in cells(results.study):
@@ -165,6 +171,12 @@ def test_numbers_sort_by_value_missing_last_and_back_to_what_was_written(visit: 
     assert heading.get_attribute("aria-sort") == "none"
 
 
+def test_thousands_sort_by_value_too(visit: Callable[..., Any]) -> None:
+    table = table_under(visit(), "cost")
+    button_of(table, "image-views").click()
+    assert rows_of(table) == ["clean", "blur_9", "noise", "blur_10"]
+
+
 def test_text_sorts_as_people_count_and_by_the_keyboard_too(visit: Callable[..., Any]) -> None:
     table = table_under(visit(), "worst_case")
     button = button_of(table, "poison")
@@ -257,6 +269,36 @@ def test_the_page_never_scrolls_sideways(visit: Callable[..., Any], width: int) 
     inner, scroll = page.execute_script("return [innerWidth, document.scrollingElement.scrollWidth]")
     assert inner == width
     assert scroll <= inner
+
+
+def test_on_a_phone_a_table_is_a_list_and_nothing_of_it_is_out_of_sight(visit: Callable[..., Any]) -> None:
+    page = visit(PHONE)
+    page.execute_script(OPEN_ALL)
+    boxes = page.find_elements(By.CSS_SELECTOR, ".folds")
+    assert len(boxes) == 7
+    for box in boxes:
+        scroll, client = page.execute_script("return [arguments[0].scrollWidth, arguments[0].clientWidth]", box)
+        assert scroll <= client, box.accessible_name
+    code = "return getComputedStyle(arguments[0], '::before').content"
+    cells = boxes[0].find_elements(By.CSS_SELECTOR, "tbody tr:first-child td")
+    labels = [page.execute_script(code, cell).strip('"') for cell in cells]
+    assert labels[:2] == ["attack", "best (%)"]
+    assert len({cell.location["y"] for cell in cells}) > 1
+
+
+def test_one_click_takes_a_whole_command(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.execute_script(OPEN_ALL)
+    commands = page.find_elements(By.CSS_SELECTOR, "td.command code")
+    texts = [command.text for command in commands]
+    assert len(set(texts)) == len(texts) == 4 * 2 * 2 + 2 * 2 + 4  # cells, untrained networks, poisons
+    assert {"dvc repro probe@noise-byol-none-1-pets", "dvc repro floor@byol-0-pets", "dvc repro generate@noise"} < {
+        *texts
+    }
+    for command in (commands[0], commands[-1]):
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", command)
+        command.click()
+        assert page.execute_script("return getSelection().toString().trim()") == command.text
 
 
 def test_it_is_dark_where_the_reader_wants_it(visit: Callable[..., Any]) -> None:
