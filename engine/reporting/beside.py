@@ -43,7 +43,7 @@ class Beside:
         """Write the published accuracy, or that none is known."""
         if self.figure is None:
             return UNKNOWN
-        return f"about {self.figure.accuracy:g}" if self.figure.is_rough else f"{self.figure.accuracy:.1f}"
+        return f"{self.figure.accuracy:g} (rounded)" if self.figure.is_rough else f"{self.figure.accuracy:.1f}"
 
     @property
     def source(self) -> str:

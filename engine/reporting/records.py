@@ -142,7 +142,8 @@ epoch that it reports.
 
 def _section(board: Board) -> str:
     """Return a board in Markdown."""
-    body = _rows(board.headings, _rule(board.headings, board.words), *board.lines) if board.lines else ""
+    lines = [[f"`{text}`" if place in board.code else text for place, text in enumerate(line)] for line in board.lines]
+    body = _rows(board.headings, _rule(board.headings, board.words), *lines) if lines else ""
     return "\n\n".join(filter(None, (f"## {board.title}", body, board.note))) + "\n"
 
 

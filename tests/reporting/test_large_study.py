@@ -83,7 +83,7 @@ def test_published_figures_stand_beside_measured_ones_with_what_differs(boards: 
         f"{images}; victim backbone resnet34 (resnet18); {probe}",
     )
     assert lines["cp_c", "supervised", "none"] == (
-        *("62.8 ± 0.6 (n = 4)", "about 10", "Table 4, as the text rounds it"),
+        *("62.8 ± 0.6 (n = 4)", "10 (rounded)", "Table 4, as the text rounds it"),
         f"{images}; attack quantization round (truncate)",
     )
     assert "attack init uniform (class contrastive_poisoning)" in lines["cp_s_moco", "moco_v2", "none"][3]
@@ -159,6 +159,7 @@ def test_every_form_holds_the_commands_and_the_same_tables(content: Content, stu
     assert len(latex) == 220 + 7
     line = next(line for line in latex if line.startswith(r"  cp\_s & byol & none & cifar10 & 2 & "))
     assert line.endswith(r" & 43.0 & 45.0 & 78 & 38.0 & 45.0 & 78 & -- & -- & -- & clean \(\cdot\) last \\")
+    assert "| `dvc repro generate@cp_s` |" in (folder / "summary.md").read_text()
     assert "| poison | attack | starts from | image-views |" in (folder / "summary.md").read_text()
     assert set(json.loads((folder / "study.json").read_text())["boards"]) == tables - {"accuracy", "summary"}
 
@@ -168,7 +169,7 @@ def test_the_page_holds_every_command_once_and_the_published_figures(content: Co
     for stage in content.results.costs:
         if not stage.startswith("pretrain"):
             assert page.count(f"<code>dvc repro {stage}</code>") == 1
-    assert page.count("about 10</td>") == 1
+    assert page.count("10 (rounded)</td>") == 1
     assert "Table 4, as the text rounds it" in page
 
 

@@ -20,6 +20,7 @@ from engine.reporting.cost_figure import draw_cost
 from engine.reporting.figures import draw_accuracy
 from engine.reporting.page import render_page
 from engine.reporting.pictures import draw_perturbations
+from engine.reporting.readings import Cost
 from engine.reporting.results import FloorKey, Results
 from engine.reporting.training_figures import draw_training
 from engine.study import cells
@@ -77,6 +78,13 @@ def address(build_results: Callable[..., Results], tmp_path_factory: pytest.Temp
         linear = {"clean": 90.0, "noise": NOISE[cell.victim], "blur_10": 8.5}.get(cell.poison)
         if linear is not None:
             results.accuracies[cell, "pets"] = judged.model_copy(update={"linear": linear + cell.seed})
+    took = {
+        "generate@noise": (7384, 512),
+        "pretrain@noise-byol-none-0": (600, 1536),
+        "probe@noise-byol-none-0-pets": (45, 900),
+    }
+    for stage, (seconds, mebibytes) in took.items():
+        results.costs[stage] = Cost(seconds=seconds, peak_memory_bytes=mebibytes * 2**20, device="cpu")
     for victim, seed in itertools.product(results.study.victims, (0, 1)):
         results.floors[FloorKey(victim, seed, "pets")] = judged.model_copy(update={"linear": 30.0, "knn": 20.0})
     provenance = {
@@ -175,6 +183,15 @@ def test_thousands_sort_by_value_too(visit: Callable[..., Any]) -> None:
     table = table_under(visit(), "cost")
     button_of(table, "image-views").click()
     assert rows_of(table) == ["clean", "blur_9", "noise", "blur_10"]
+
+
+def test_times_and_sizes_sort_by_what_they_are(visit: Callable[..., Any]) -> None:
+    table = table_under(visit(), "time")
+    assert rows_of(table) == ["generate", "pretrain", "probe", "floor"]
+    button_of(table, "time in all").click()  # 2 h 03 min, 10 min 00 s, 45.0 s, unknown
+    assert rows_of(table) == ["probe", "pretrain", "generate", "floor"]
+    button_of(table, "peak memory").click()  # 512.0 MiB, 1.50 GiB, 900.0 MiB, unknown
+    assert rows_of(table) == ["generate", "probe", "pretrain", "floor"]
 
 
 def test_text_sorts_as_people_count_and_by_the_keyboard_too(visit: Callable[..., Any]) -> None:
