@@ -142,7 +142,7 @@ def _draw_histograms(axes: Axes, rows: Sequence[tuple[str, list[ViewDistances]]]
     axes.set_ylim(-(len(rows) - 1) * step, step)
     axes.set_yticks([-place * step for place in range(len(rows))], [poison for poison, _ in rows])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"cosine distance of two views (row: {step:.0f} % of the images high)")
+    axes.set_xlabel(f"cosine distance of two views (a row: {step:.0f} % of images)")
     return [
         Patch(facecolor=REFERENCE_COLOUR, alpha=0.55, label="released images (in the poison's colour)"),
         Line2D([], [], color=TEXT, linewidth=1.1, label="their clean originals"),
