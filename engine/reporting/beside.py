@@ -90,8 +90,8 @@ def _empty(results: Results, published: Published, dataset: dict[str, Any] | Non
 
 def _note(published: Published) -> str:
     return (
-        f"Published: {published.work}; where the paper and its official code differ in how a figure was made, as the "
-        "code does. Measured: mean ± sample standard deviation over n seeds, of the linear probe, or of the own "
+        f"Published: {published.work}; where the paper and its official code differ in how a figure was made, the code "
+        "is followed. Measured: mean ± sample standard deviation over n seeds, of the linear probe, or of the own "
         "classifier of a victim that has one. No difference is given, for the protocols are not the same: the last "
         "column names what differs, with the published value in brackets. It compares what is known and what specs "
         "declare; what it does not name may still differ."
