@@ -71,8 +71,8 @@ class Cell:
 
     @property
     def cost(self) -> Path:
-        """Return where the training's cost lies."""
-        return cost_path(self.dataset, "pretrain", self.key)
+        """Return where the time and the memory of the training lie."""
+        return cost_path(self.dataset, f"pretrain@{self.key}")
 
     def probe(self, downstream: str) -> Path:
         """Return where the accuracies on a downstream set lie."""
@@ -89,9 +89,9 @@ def floor_path(dataset: str, victim: str, seed: int, downstream: str) -> Path:
     return ARTIFACTS / dataset / "floor" / f"{victim}-{seed}-{downstream}.json"
 
 
-def cost_path(dataset: str, stage: str, key: str) -> Path:
-    """Return where the time and the memory of a stage lie."""
-    return ARTIFACTS / dataset / "cost" / f"{stage}-{key}.json"
+def cost_path(dataset: str, stage: str) -> Path:
+    """Return where the time and the memory of a stage lie, given the name under which DVC knows it."""
+    return ARTIFACTS / dataset / "cost" / f"{stage.replace('@', '-')}.json"
 
 
 def cells(study: StudySpec) -> Iterator[Cell]:

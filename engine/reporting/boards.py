@@ -1,4 +1,4 @@
-"""Small tables that compare poisons over learners, data sets and fractions; each is shown, and written as CSV."""
+"""Small tables: of poisons over learners, data sets and fractions, and whatever else a study can tell."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from engine.reporting.beside import beside_published
 from engine.reporting.board import Board, accuracy_values
+from engine.reporting.costs import cost_board, time_board
 from engine.reporting.defenses import compare_defenses
 from engine.reporting.learners import WorstCase, decisive, headline_set, reached, worst_cases
 from engine.reporting.results import PoisonFacts, Results
 from engine.reporting.tables import OWN, UNTRAINED, Summary
+from engine.reporting.twins import backbones, branches
 from engine.reporting.wording import NOTHING, learner, name_of, of_seeds
 
 
@@ -24,7 +27,8 @@ def boards(results: Results, summaries: Sequence[Summary]) -> list[Board]:
         found.append(_fraction(results, summaries))
     if len(study.defenses) > 1:
         found += compare_defenses(results, summaries)
-    return found
+    found += filter(None, (branches(results, summaries), backbones(results, summaries)))
+    return [*found, beside_published(results, summaries), cost_board(results), time_board(results)]
 
 
 def _worst_case(results: Results, summaries: Sequence[Summary]) -> Board:

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.reporting.board import Board, accuracy_values, values
+from engine.reporting.board import UNKNOWN, Board, accuracy_values, difference_values
+from engine.reporting.pairs import cells_of, paired_points
 from engine.reporting.results import Results
-from engine.reporting.tables import OWN, UNTRAINED, Spread, Summary, comparable, probes_of, spread
+from engine.reporting.tables import OWN, UNTRAINED, Spread, Summary, probes_of, spread
 from engine.reporting.wording import number, of_seeds
 from engine.study import Cell
-
-UNKNOWN = "unknown"
 
 
 def compare_defenses(results: Results, summaries: Sequence[Summary]) -> list[Board]:
@@ -29,21 +28,14 @@ def compare_defenses(results: Results, summaries: Sequence[Summary]) -> list[Boa
 
 def points_gained(results: Results, summary: Summary, measure: str) -> list[float]:
     """Return for every seed the points above the same cell without a defense, where both were measured alike."""
-    gained = []
-    for cell, twin in _pairs(results, summary):
-        own = results.accuracies.get((cell, summary.downstream))
-        base = comparable(own, results.accuracies.get((twin, summary.downstream))) if own else None
-        defended, undefended = (getattr(found, measure, None) for found in (own, base))
-        if defended is not None and undefended is not None:
-            gained.append(round(defended - undefended, 4))
-    return gained
+    return paired_points(results, _pairs(results, summary), summary.downstream, measure)
 
 
 def time_ratios(results: Results, summaries: Iterable[Summary]) -> list[float]:
     """Return every cell's time of an epoch over that of the same cell without a defense, on one kind of device."""
     ratios = []
     for cell, twin in itertools.chain.from_iterable(_pairs(results, summary) for summary in summaries):
-        own, base = results.costs.get(cell), results.costs.get(twin)
+        own, base = results.training_cost(cell), results.training_cost(twin)
         if own and base and own.device == base.device:
             ratios.append(own.seconds_per_epoch / base.seconds_per_epoch)
     return ratios
@@ -53,9 +45,7 @@ def _pairs(results: Results, summary: Summary) -> list[tuple[Cell, Cell]]:
     """Return a summary's cells, each beside the same cell without a defense."""
     if results.undefended is None:
         return []
-    axes = results.study.dataset, summary.poison, summary.victim, summary.defense
-    defended = [Cell(*axes, row.seed) for row in summary.rows]
-    return [(cell, replace(cell, defense=results.undefended)) for cell in defended]
+    return [(cell, replace(cell, defense=results.undefended)) for cell in cells_of(results.study, summary)]
 
 
 def _board(results: Results, members: Sequence[Summary]) -> Board:
@@ -135,14 +125,7 @@ def _record(results: Results, summary: Summary, clean: Summary | None, measure: 
     if results.undefended is None:
         return record
     is_attacked = summary.poison != results.reference
-    record |= _points("recovered", _recovered(results, summary, measure) if is_attacked else None)
-    record |= _points("clean_cost", _clean_cost(results, clean, measure) if clean else None)
+    record |= difference_values("recovered", _recovered(results, summary, measure) if is_attacked else None)
+    record |= difference_values("clean_cost", _clean_cost(results, clean, measure) if clean else None)
     ratios = time_ratios(results, [summary])
     return record | {"time_ratio": round(statistics.median(ratios), 4) if ratios else None, "time_n": len(ratios)}
-
-
-def _points(name: str, found: Spread | None) -> dict[str, float | int | None]:
-    """Return the columns of a difference."""
-    shown = values(found)
-    difference = {name: shown["mean"], f"{name}_sd": shown["sd"], f"{name}_n": shown["n"]}
-    return {**difference, f"{name}_ci_low": shown["low"], f"{name}_ci_high": shown["high"]}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,17 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from engine.reporting.inks import Ink, inks
 from engine.reporting.readings import Curve
 from engine.reporting.results import Results
 from engine.reporting.sheet import MUTED, SURFACE, TEXT, Panel, Sheet, draw_sheet, room_for
 from engine.reporting.tables import Summary, by_setting, probes_of
 from engine.reporting.wording import mean_and_sd
-from engine.study import StudySpec
 
-# Paul Tol's "bright" scheme, https://personal.sron.nl/~pault/: told apart with every common colour blindness.
-PALETTE = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")
-REFERENCE_COLOUR = "#8A8A8A"
-DASHES = {"-": "", "--": "dashed", "-.": "dash-dotted", ":": "dotted"}
 BARS = 0.76  # of the distance between two poisons
 
 
@@ -45,31 +40,9 @@ LOOKS = {
 }
 
 
-@dataclass(frozen=True)
-class Ink:
-    """How one poison is drawn, in every figure and on the page."""
-
-    colour: str
-    dashes: str = "-"
-    is_reference: bool = False
-
-    @property
-    def words(self) -> str:
-        """Name the dashes, where there are any."""
-        return DASHES[self.dashes]
-
-
-def inks(study: StudySpec, reference: str | None) -> dict[str, Ink]:
-    """Give every poison its colour, in the study's order; beyond six, dashes tell them apart."""
-    styles = ((colour, dashes) for dashes, colour in itertools.product(DASHES, PALETTE))
-    others = (name for name in study.poisons if name != reference)
-    found = {name: Ink(*style) for name, style in zip(others, itertools.cycle(styles), strict=False)}
-    return {name: found.get(name, Ink(REFERENCE_COLOUR, is_reference=True)) for name in study.poisons}
-
-
 def draw_accuracy(results: Results, summaries: Sequence[Summary]) -> Sheet:
     """Draw bars for every victim, defense and downstream set."""
-    study, ink = results.study, inks(results.study, results.reference)
+    study, ink = results.study, inks(results)
     panels = []
     for setting, (*bars, floor) in by_setting(summaries).items():
         parts = [setting.victim]

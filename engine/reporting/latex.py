@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+LETTERS, WIDTH = 40, "5cm"  # a column of longer texts has this width
 SPECIAL = str.maketrans(
     {
         **{character: rf"\{character}" for character in "#$%&_{}"},
@@ -35,9 +36,9 @@ def escape(text: str) -> str:
 def tabular(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], words: Collection[int]) -> str:
     """Return a table to include where the package booktabs is loaded.
 
-    ``words`` says which columns hold no numbers; they are flush left.
+    ``words`` says which columns hold no numbers; they are flush left, and broken into lines where they hold sentences.
     """
-    columns = "".join("l" if place in words else "r" for place in range(len(headings)))
+    columns = "".join(_column(texts) if place in words else "r" for place, texts in enumerate(zip(*lines, strict=True)))
     head, *body = (f"  {' & '.join(map(escape, line))} \\\\" for line in (headings, *lines))
     return "\n".join(
         [
@@ -52,3 +53,7 @@ def tabular(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]],
             "",
         ]
     )
+
+
+def _column(texts: Sequence[str]) -> str:
+    return "l" if max(map(len, texts)) <= LETTERS else rf"p{{{WIDTH}}}"

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from engine.randomness import stream
-from engine.reporting.figures import REFERENCE_COLOUR, Ink, inks
+from engine.reporting.inks import REFERENCE_COLOUR, Ink, inks
 from engine.reporting.results import PoisonFacts, Results
 from engine.reporting.sheet import EDGE, MUTED, WIDTH, Panel, Sheet, draw_sheet
 from engine.reporting.specimens import choose, clean_images_at, noise_at, read_images_at
@@ -182,7 +182,7 @@ def _cut(name: str, longest: int) -> str:
 
 def draw_spectra(results: Results, found: Perturbations) -> Sheet:
     """Draw at which frequencies perturbations have their power, beside clean images."""
-    ink = inks(results.study, results.reference)
+    ink = inks(results)
 
     def draw(axes: Axes) -> Sequence[Artist]:
         return _draw_spectra(axes, found, ink)
@@ -195,8 +195,7 @@ def _draw_spectra(axes: Axes, found: Perturbations, ink: dict[str, Ink]) -> list
     reference: dict[str, Any] = {"color": REFERENCE_COLOUR, "linewidth": 3.6, "alpha": 0.55, "label": "clean images"}
     lines = [(found.clean_spectrum, reference)] if found.clean_spectrum is not None else []
     for each in found.shown:
-        look = ink[each.poison]
-        lines.append((each.spectrum, {"color": look.colour, "linestyle": look.dashes, "label": each.poison}))
+        lines.append((each.spectrum, {**ink[each.poison].line, "label": each.poison}))
     axes.set_xscale("log")
     axes.set_yscale("log")
     longest = max((len(power) for power, _ in lines), default=0)

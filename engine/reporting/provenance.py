@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.params import load_params
+from engine.reporting.costs import time_records
 from engine.reporting.results import Results
-from engine.specfiles import load, resolved
+from engine.specfiles import resolved
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "dvc")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -25,15 +26,13 @@ def resolved_specs(results: Results) -> dict[str, Any]:
 
     A finished poison says itself which attack and which data set made it.
     """
-    study = results.study
-    manifests = [facts.manifest for facts in results.poisons.values() if facts.manifest]
-    protocol = load_params().probe
+    dataset = results.dataset
     return {
-        "dataset": {study.dataset: manifests[0]["dataset"]["spec"]} if manifests else {},
+        "dataset": {} if dataset is None else {results.study.dataset: dataset},
         "attacks": {facts.attack: facts.spec for facts in results.poisons.values()},
-        "victims": {name: resolved(load("victims", name)) for name in study.victims},
+        "victims": results.victims,
         "defenses": {name: resolved(spec) for name, spec in results.defenses.items()},
-        "probe": {protocol: resolved(load("probes", protocol))},
+        "probe": {load_params().probe: results.probe},
     }
 
 
@@ -46,6 +45,7 @@ def provenance(results: Results) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "device": device(),
         "dataset_checksum": checksums[0] if checksums else None,
+        "time": list(time_records(results)),
         "command": f"python -m engine study {results.study.name} && dvc repro",
     }
 

@@ -1,20 +1,85 @@
-"""How single files of a study are read back: validated JSON, and training curves."""
+"""What single files of a study hold, and how they are read back: validated JSON, and training curves."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.artifacts.files import ArtifactError, read_json
 from engine.protocols import MEASURES
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ViewDistances(BaseModel):
+    """How far apart two views of an image are: histograms of released images, and of their clean originals.
+
+    Units: edges in cosine distance, from 0 to 2; the others in images, one number between two edges.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    edges: tuple[float, ...]
+    released: tuple[Count, ...]
+    clean: tuple[Count, ...] | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for counts in filter(None, (self.released, self.clean)):
+            if len(counts) != len(self.edges) - 1 or not any(counts):
+                raise ValueError("needs one more edge than bins, and an image")
+        return self
+
+
+class Accuracy(BaseModel):
+    """What a probe measured, and how.
+
+    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one. Distances of views
+    are measured on the data set that the encoder was trained on alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    linear: Percent
+    knn: Percent
+    head: Percent | None = None
+    train_set: str
+    select: str
+    train_images: int
+    test_images: int
+    numerics: int
+    view_distances: ViewDistances | None = None
+
+    @property
+    def protocol(self) -> tuple[str, str, int]:
+        """Return what two numbers must share before one may be subtracted from the other."""
+        return self.train_set, self.select, self.numerics
+
+
+class Cost(BaseModel):
+    """What a stage took: its time and its peak of memory, and on what kind of device."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    seconds: Seconds
+    peak_memory_bytes: Count
+    device: str
+
+
+class TrainingCost(Cost):
+    """What a training took, and an epoch of it."""
+
+    seconds_per_epoch: Seconds
 
 
 class Curve(NamedTuple):
@@ -46,9 +111,8 @@ def parse(file: Path, model: type[Parsed]) -> Parsed:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise ArtifactError(
-            f"{file} holds no {model.__name__.lower()}: {where}: {fault['msg']}; run the stage again"
-        ) from error
+        noun = re.sub(r"(?<!^)(?=[A-Z])", " ", model.__name__).lower()
+        raise ArtifactError(f"{file} holds no {noun}: {where}: {fault['msg']}; run the stage again") from error
 
 
 def read_curve(file: Path) -> Curve:

@@ -9,57 +9,71 @@ from typing import Any
 
 from engine.artifacts.files import write_csv, write_json
 from engine.reporting.board import Board, values
-from engine.reporting.boards import boards
+from engine.reporting.content import Content
 from engine.reporting.latex import tabular
 from engine.reporting.results import Results
 from engine.reporting.tables import OWN, Row, Summary, by_setting, measures_of
-from engine.reporting.wording import Column, cell, columns_of, count_of, missing_note, name_of
+from engine.reporting.wording import NOTHING, Column, cell, columns_of, count_of, missing_note, name_of, number
 from engine.specfiles import resolved
 
 FORMAT = 1
 AXES = ("poison", "attack", "victim", "defense", "downstream")
 
 
-def write_records(
-    folder: Path, results: Results, rows: Sequence[Row], summaries: Sequence[Summary], about: dict[str, Any]
-) -> None:
-    """Write ``accuracy.csv``, ``study.json``, ``summary.md``, and the summary and every board as CSV and as LaTeX.
-
-    ``about`` is what the JSON file says beside the numbers.
-    """
-    shown = boards(results, summaries)
-    measures = measures_of(rows)
-    left_out = {name for name in vars(rows[0]) if OWN in name.split("_")} if OWN not in measures else set()
-    lines = [{name: value for name, value in vars(row).items() if name not in left_out} for row in rows]
+def write_records(folder: Path, content: Content) -> None:
+    """Write ``accuracy``, ``summary`` and every board as CSV and as LaTeX, ``summary.md`` and ``study.json``."""
+    results, summaries, measures = content.results, content.summaries, measures_of(content.rows)
+    left_out = {name for name in vars(content.rows[0]) if OWN in name.split("_")} if OWN not in measures else set()
+    lines = [
+        {**{name: value for name, value in vars(row).items() if name not in left_out}, "command": row.command}
+        for row in content.rows
+    ]
     write_csv(folder / "accuracy.csv", lines)
     write_csv(folder / "summary.csv", [_flat(summary, measures) for summary in summaries])
-    for board in shown:
+    tabulated = [board for board in content.boards if board.lines]
+    for board in tabulated:
         write_csv(folder / f"{board.name}.csv", board.records)
-    _write_latex(folder, results, summaries, shown)
-    text = "\n".join([markdown(results, summaries), *map(_section, shown)])
+    _write_latex(folder, content, tabulated)
+    text = "\n".join([markdown(results, summaries), *map(_section, content.boards)])
     (folder / "summary.md").write_text(text, encoding="utf-8")
-    content = {
+    described = {
         "format": FORMAT,
         "study": resolved(results.study),
         "reference": results.reference,
         "poisons": {name: facts.manifest for name, facts in results.poisons.items()},
-        "rows": [vars(row) for row in rows],
+        "rows": [vars(row) for row in content.rows],
         "summary": [_nested(summary) for summary in summaries],
-        "boards": {board.name: board.records for board in shown},
+        "boards": {board.name: board.records for board in tabulated},
         "final_losses": {run.key: float(curve.losses[-1]) for run, curve in results.curves.items()},
         "missing": [{"stage": gap.stage, "reason": gap.reason} for gap in results.missing],
-        **about,
+        **content.about,
     }
-    write_json(folder / "study.json", content)
+    write_json(folder / "study.json", described)
 
 
-def _write_latex(folder: Path, results: Results, summaries: Sequence[Summary], shown: Sequence[Board]) -> None:
-    headings, lines = table(results, summaries, lambda _: "missing")
-    words = _words(headings, summaries)
-    (folder / "summary.tex").write_text(tabular("Accuracy", headings, lines, words), encoding="utf-8")
-    for board in shown:
-        text = tabular(board.title, board.headings, board.lines, board.words)
-        (folder / f"{board.name}.tex").write_text(text, encoding="utf-8")
+def _write_latex(folder: Path, content: Content, boards: Sequence[Board]) -> None:
+    headings, lines = table(content.results, content.summaries, lambda _: "missing")
+    words = _words(headings, content.summaries)
+    tables = {
+        "summary": tabular("Accuracy", headings, lines, words),
+        "accuracy": tabular("Accuracy of every seed", *seed_table(content.rows)),
+        **{board.name: tabular(board.title, board.headings, board.lines, board.words) for board in boards},
+    }
+    for name, text in tables.items():
+        (folder / f"{name}.tex").write_text(text, encoding="utf-8")
+
+
+def seed_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], frozenset[int]]:
+    """Return every single number as text: headings, lines, and which columns hold none."""
+    axes, columns = ("poison", "victim", "defense", "downstream"), columns_of(rows)
+    headings = [*axes, "seed", *(column.heading for column in columns), "probe"]
+    lines = []
+    for row in rows:
+        values = [(getattr(row, column.measure), column.digits) for column in columns]
+        numbers = [NOTHING if value is None else number(value, digits) for value, digits in values]
+        judged = f"{row.train_set} · {row.select}" if row.linear is not None else "missing"
+        lines.append([*(name_of(getattr(row, axis)) for axis in axes), str(row.seed), *numbers, judged])
+    return headings, lines, frozenset({*range(len(axes)), len(headings) - 1})
 
 
 def _flat(summary: Summary, measures: Sequence[str]) -> dict[str, Any]:
@@ -70,8 +84,7 @@ def _flat(summary: Summary, measures: Sequence[str]) -> dict[str, Any]:
         line |= {measure: found["mean"], f"{measure}_sd": found["sd"], f"{measure}_n": found["n"]}
         if measure.endswith("_drop"):
             line |= {f"{measure}_ci_low": found["low"], f"{measure}_ci_high": found["high"]}
-    line["probe"] = "; ".join(summary.protocols)
-    return line
+    return line | {"probe": "; ".join(summary.protocols), "command": summary.command}
 
 
 def _nested(summary: Summary) -> dict[str, Any]:
@@ -129,8 +142,9 @@ epoch that it reports.
 
 def _section(board: Board) -> str:
     """Return a board in Markdown."""
-    body = _rows(board.headings, _rule(board.headings, board.words), *board.lines)
-    return f"## {board.title}\n\n{body}\n\n{board.note}\n"
+    lines = [[f"`{text}`" if place in board.code else text for place, text in enumerate(line)] for line in board.lines]
+    body = _rows(board.headings, _rule(board.headings, board.words), *lines) if lines else ""
+    return "\n\n".join(filter(None, (f"## {board.title}", body, board.note))) + "\n"
 
 
 def _words(headings: Sequence[str], summaries: Sequence[Summary]) -> frozenset[int]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.artifacts.files import ArtifactError
 from engine.artifacts.poison import read_manifest
-from engine.reporting.readings import Curve, parse, read_curve
+from engine.params import load_params
+from engine.reporting.readings import Accuracy, Cost, Curve, TrainingCost, parse, read_curve
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
-from engine.study import Cell, StudySpec, cells, floor_path, poison_path
+from engine.study import Cell, StudySpec, cells, cost_path, floor_path, poison_path
 
 REFERENCE_KIND = "clean"
 """The attack that leaves the images alone: what every poison is compared with."""
@@ -26,62 +28,6 @@ REMAINDER_KIND = "clean_remainder"
 """The attack that withholds images and leaves the others alone: what partly poisoned data sets are compared with."""
 
 Read = TypeVar("Read")
-Percent = Annotated[float, Field(ge=0, le=100)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class ViewDistances(BaseModel):
-    """How far apart two views of an image are: histograms of released images, and of their clean originals.
-
-    Units: edges in cosine distance, from 0 to 2; the others in images, one number between two edges.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    edges: tuple[float, ...]
-    released: tuple[Count, ...]
-    clean: tuple[Count, ...] | None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        for counts in filter(None, (self.released, self.clean)):
-            if len(counts) != len(self.edges) - 1 or not any(counts):
-                raise ValueError("needs one more edge than bins, and an image")
-        return self
-
-
-class Accuracy(BaseModel):
-    """What a probe measured, and how.
-
-    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one. Distances of views
-    are measured on the data set that the encoder was trained on alone.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    linear: Percent
-    knn: Percent
-    head: Percent | None = None
-    train_set: str
-    select: str
-    train_images: int
-    test_images: int
-    numerics: int
-    view_distances: ViewDistances | None = None
-
-    @property
-    def protocol(self) -> tuple[str, str, int]:
-        """Return what two numbers must share before one may be subtracted from the other."""
-        return self.train_set, self.select, self.numerics
-
-
-class Cost(BaseModel):
-    """How long an epoch of a training took, and on what kind of device."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    seconds_per_epoch: Annotated[float, Field(gt=0)]
-    device: str
 
 
 class FloorKey(NamedTuple):
@@ -137,15 +83,20 @@ class PoisonFacts:
 
 @dataclass
 class Results:
-    """Everything that a report is made of."""
+    """Everything that a report is made of.
+
+    ``victims`` and ``probe`` are specs with every default filled in, ``costs`` lie under the names of DVC's stages.
+    """
 
     study: StudySpec
     poisons: dict[str, PoisonFacts] = field(default_factory=dict)
     defenses: dict[str, DefenseSpec] = field(default_factory=dict)
+    victims: dict[str, dict[str, Any]] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=dict)
     accuracies: dict[tuple[Cell, str], Accuracy] = field(default_factory=dict)
     floors: dict[FloorKey, Accuracy] = field(default_factory=dict)
     curves: dict[Cell, Curve] = field(default_factory=dict)
-    costs: dict[Cell, Cost] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
 
     @property
@@ -157,6 +108,17 @@ class Results:
     def undefended(self) -> str | None:
         """Return the name of the defense that does nothing, the first where there are several."""
         return next((name for name, spec in self.defenses.items() if spec.kind == UNDEFENDED_KIND), None)
+
+    @property
+    def dataset(self) -> dict[str, Any] | None:
+        """Return the spec of the data set, as the poisons that are there say it; None where none is."""
+        manifests = (facts.manifest for facts in self.poisons.values() if facts.manifest)
+        return next((manifest["dataset"]["spec"] for manifest in manifests), None)
+
+    def training_cost(self, cell: Cell) -> TrainingCost | None:
+        """Return what a cell's training took; None where nobody noted it."""
+        found = self.costs.get(pretrain_stage(cell))
+        return found if isinstance(found, TrainingCost) else None
 
     def chain(self, facts: PoisonFacts) -> list[PoisonFacts]:
         """Return a poison and those that its noise starts from."""
@@ -181,6 +143,16 @@ class Results:
         return None
 
 
+def generate_stage(poison: str) -> str:
+    """Return the name under which DVC knows what makes a poison."""
+    return f"generate@{poison}"
+
+
+def pretrain_stage(cell: Cell) -> str:
+    """Return the name under which DVC knows the training of a cell."""
+    return f"pretrain@{cell.key}"
+
+
 def probe_stage(cell: str, downstream: str) -> str:
     """Return the name under which DVC knows the probe of the cell with a key."""
     return f"probe@{cell}-{downstream}"
@@ -191,41 +163,58 @@ def floor_stage(key: FloorKey) -> str:
     return f"floor@{key.victim}-{key.seed}-{key.downstream}"
 
 
+def floor_keys(study: StudySpec) -> Iterator[FloorKey]:
+    """Yield every untrained network and data set of a study."""
+    for key in itertools.product(study.victims, study.seeds, study.downstream):
+        yield FloorKey(*key)
+
+
 def read_results(study: StudySpec) -> Results:
     """Read what a study has made so far."""
-    results = Results(study, defenses={name: load("defenses", name) for name in study.defenses})
+    results = Results(
+        study,
+        defenses={name: load("defenses", name) for name in study.defenses},
+        victims={name: resolved(load("victims", name)) for name in study.victims},
+        probe=resolved(load("probes", load_params().probe)),
+    )
     for name in study.poisons:
         results.poisons[name] = _poison(results, name)
-    for victim in study.victims:
-        for seed in study.seeds:
-            for downstream in study.downstream:
-                key = FloorKey(victim, seed, downstream)
-                file = floor_path(study.dataset, *key)
-                if found := results.read(floor_stage(key), lambda file=file: parse(file, Accuracy)):  # type: ignore[misc]
-                    results.floors[key] = found
+    for key in floor_keys(study):
+        if found := _read_accuracy(results, floor_stage(key), floor_path(study.dataset, *key)):
+            results.floors[key] = found
     for cell in cells(study):
         _read_cell(results, cell)
     return results
 
 
 def _read_cell(results: Results, cell: Cell) -> None:
-    curve = results.read(f"pretrain@{cell.key}", lambda: read_curve(cell.curve))
+    stage = pretrain_stage(cell)
+    curve = results.read(stage, lambda: read_curve(cell.curve))
     if curve is not None:
         results.curves[cell] = curve
-    # Without a file the time is unknown, and no result is missing: encoders are older than times.
-    if cell.cost.exists() and (cost := results.read(f"pretrain@{cell.key}", lambda: parse(cell.cost, Cost))):
-        results.costs[cell] = cost
+    _read_cost(results, stage, TrainingCost)
     for downstream in results.study.downstream:
-        file = cell.probe(downstream)
-        stage = probe_stage(cell.key, downstream)
-        if found := results.read(stage, lambda file=file: parse(file, Accuracy)):  # type: ignore[misc]
+        if found := _read_accuracy(results, probe_stage(cell.key, downstream), cell.probe(downstream)):
             results.accuracies[cell, downstream] = found
 
 
+def _read_accuracy(results: Results, stage: str, file: Path) -> Accuracy | None:
+    _read_cost(results, stage, Cost)
+    return results.read(stage, lambda: parse(file, Accuracy))
+
+
+def _read_cost(results: Results, stage: str, model: type[Cost]) -> None:
+    """Read what a stage took; without a file it is unknown, and no result is missing."""
+    file = cost_path(results.study.dataset, stage)
+    if file.exists() and (cost := results.read(stage, lambda: parse(file, model))):
+        results.costs[stage] = cost
+
+
 def _poison(results: Results, name: str) -> PoisonFacts:
-    entry = results.study.poisons[name]
+    entry, stage = results.study.poisons[name], generate_stage(name)
     folder = poison_path(results.study.dataset, name)
-    manifest = results.read(f"generate@{name}", lambda: read_manifest(folder))
+    _read_cost(results, stage, Cost)
+    manifest = results.read(stage, lambda: read_manifest(folder))
     if manifest is None:
         return PoisonFacts(name, entry.attack, entry.init, resolved(load("attacks", entry.attack)))
     from safetensors.numpy import load_file

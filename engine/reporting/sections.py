@@ -6,11 +6,12 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+from engine.reporting.costs import making_sentence
 from engine.reporting.defended import Defended
-from engine.reporting.figures import inks
+from engine.reporting.inks import inks
 from engine.reporting.learners import decisive, headline_set, reached, worst_cases
 from engine.reporting.pictures import mosaic, pictures
-from engine.reporting.results import PoisonFacts, Results
+from engine.reporting.results import Results
 from engine.reporting.sheet import to_png
 from engine.reporting.tables import UNTRAINED, Row, Summary, by_setting
 from engine.reporting.wording import (
@@ -39,7 +40,7 @@ def cards(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]
 
     Of several downstream sets the pretraining set itself counts.
     """
-    ink, downstream = inks(results.study, results.reference), headline_set(results.study)
+    ink, downstream = inks(results), headline_set(results.study)
     here = [s for s in summaries if s.downstream == downstream]
     found_cards = []
     for case in worst_cases(results, summaries, downstream):
@@ -70,6 +71,7 @@ def cards(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]
                     )
                 ),
                 "budget": budget_sentence(facts),
+                "making": making_sentence(results, facts) if facts.is_attack else "",
             }
         )
     return found_cards
@@ -84,7 +86,7 @@ def _unbroken(sentence: str) -> str:
 
 def accuracy_groups(results: Results, summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     """Return the accuracy table in groups of one victim, defense and downstream set."""
-    ink = inks(results.study, results.reference)
+    ink = inks(results)
     columns = columns_of(row for summary in summaries for row in summary.rows)
     return [
         {
@@ -106,7 +108,7 @@ def accuracy_groups(results: Results, summaries: Sequence[Summary]) -> list[dict
 
 
 def seed_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return every single number, for studies of several seeds."""
+    """Return every single number, and the command that makes it."""
     lines, columns = [], columns_of(rows)
     for row in rows:
         values = [(column, getattr(row, column.measure)) for column in columns]
@@ -131,23 +133,6 @@ def picture_rows(results: Results) -> list[dict[str, Any]]:
 def defended_rows(shown: Defended | None) -> list[tuple[str, str]]:
     """Return the name of every defense that changes images, and a strip of them."""
     return [(name, data_uri(to_png(mosaic([images])))) for name, images in shown.rows.items()] if shown else []
-
-
-def costs(results: Results) -> list[dict[str, Any]]:
-    """Return what every attack costs, and what it costs with the poisons that it starts from."""
-    return [{"facts": facts, **_cost(results, facts)} for facts in results.poisons.values()]
-
-
-def _cost(results: Results, facts: PoisonFacts) -> dict[str, str]:
-    if facts.manifest is None:
-        return dict.fromkeys(("views", "total", "passes", "changed"), NOTHING)
-    images, total = facts.manifest["images"], results.image_views(facts)
-    cost = {"views": f"{facts.manifest['image_views']:,}", "total": NOTHING, "passes": NOTHING, "changed": NOTHING}
-    if total is not None:
-        cost |= {"total": f"{total:,}", "passes": number(total / images, 0)}
-    if facts.is_attack:
-        cost["changed"] = f"{facts.manifest['perturbed']:,} of {images:,}"
-    return cost
 
 
 def totals(results: Results) -> dict[str, str]:

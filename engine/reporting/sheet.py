@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,7 +124,22 @@ def _add_panel(figure: Figure, panel: Panel, corner: tuple[float, float], width:
 @contextmanager
 def _styled() -> Iterator[None]:
     """Draw in our style whatever the user's matplotlibrc says."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), _without_collector():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(matplotlib.rc_params_from_file(STYLE, use_default_template=False))
         yield
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep the garbage collector away: a figure's many small objects live as long as it does.
+
+    Looking for garbage among them is a sixth of the time of a large report.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

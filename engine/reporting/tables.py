@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from engine.reporting.results import Accuracy, FloorKey, Results, floor_stage, probe_stage
+from engine.reporting.readings import Accuracy
+from engine.reporting.results import FloorKey, Results, floor_keys, floor_stage, probe_stage
 from engine.study import Cell, cells
 
 UNTRAINED = "(untrained)"
@@ -61,6 +62,11 @@ class Row:
             return floor_stage(FloorKey(self.victim, self.seed, self.downstream))
         return probe_stage(self.cell, self.downstream)
 
+    @property
+    def command(self) -> str:
+        """Return what makes the row's accuracies."""
+        return f"dvc repro {self.stage}"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -100,6 +106,11 @@ class Summary:
         return tuple(found)
 
     @property
+    def command(self) -> str:
+        """Return what makes the accuracies of all seeds."""
+        return " ".join(["dvc repro", *(row.stage for row in self.rows)])
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Return the DVC stages of the accuracies that are not there."""
         return tuple(row.stage for row in self.rows if row.linear is None)
@@ -133,13 +144,7 @@ def accuracy_rows(results: Results) -> list[Row]:
     """Return a row for every cell and downstream set, then one for every untrained network."""
     study = results.study
     trained = [_row(results, cell, downstream) for cell in cells(study) for downstream in study.downstream]
-    keys = (
-        FloorKey(victim, seed, downstream)
-        for victim in study.victims
-        for seed in study.seeds
-        for downstream in study.downstream
-    )
-    return trained + [_floor_row(key, results.floors.get(key)) for key in keys]
+    return trained + [_floor_row(key, results.floors.get(key)) for key in floor_keys(study)]
 
 
 def _row(results: Results, cell: Cell, downstream: str) -> Row:

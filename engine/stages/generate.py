@@ -41,7 +41,7 @@ def generate_job(dataset: str, name: str, attack: str, init: str, precision: str
         name,
         dataset,
         command_of("generate", options),
-        (poison_path(dataset, name), cost_path(dataset, "generate", name)),
+        (poison_path(dataset, name), cost_path(dataset, f"generate@{name}")),
         precision,
         about,
         lambda machine: generate(dataset, name, attack, init, machine),
@@ -75,7 +75,7 @@ def generate(dataset: str, name: str, attack: str, init: str, machine: Machine) 
             "numerics": numerics("generate"),
         }
         _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
-        write_json(cost_path(dataset, "generate", name), meter.record())
+        write_json(cost_path(dataset, f"generate@{name}"), meter.record())
     return target
 
 

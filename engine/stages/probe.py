@@ -55,7 +55,7 @@ def probe_job(cell: Cell, downstream: str, protocol: str) -> Job:
         key,
         cell.dataset,
         command_of("probe", {**asdict(cell), "downstream": downstream, "protocol": protocol}),
-        (cell.probe(downstream), cost_path(cell.dataset, "probe", key)),
+        (cell.probe(downstream), cost_path(cell.dataset, f"probe@{key}")),
         "fp32",
         about,
         lambda machine: probe(cell, downstream, protocol, machine),
@@ -91,7 +91,7 @@ def probe(cell: Cell, downstream: str, protocol: str, machine: Machine) -> Path:
     accuracies = _accuracies(judged, split, spec, machine, seed=cell.seed, title=title)
     distances = _view_distances(judged, cell, originals, machine) if is_own else None
     write_json(target, {**accuracies, "view_distances": distances})
-    write_json(cost_path(cell.dataset, "probe", f"{cell.key}-{downstream}"), meter.record())
+    write_json(cost_path(cell.dataset, f"probe@{cell.key}-{downstream}"), meter.record())
     return target
 
 
@@ -153,7 +153,7 @@ def floor_job(dataset: str, victim: str, seed: int, downstream: str, protocol: s
         key,
         dataset,
         command_of("floor", options),
-        (target, cost_path(dataset, "floor", key)),
+        (target, cost_path(dataset, f"floor@{key}")),
         "fp32",
         about,
         lambda machine: floor(dataset, victim, seed, downstream, protocol, machine),
@@ -175,7 +175,7 @@ def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, 
     target = floor_path(dataset, victim, seed, downstream)
     title = f"floor {victim}-{seed} on {downstream}"
     write_json(target, _accuracies(judged, split, spec, machine, seed=seed, title=title))
-    write_json(cost_path(dataset, "floor", f"{victim}-{seed}-{downstream}"), meter.record())
+    write_json(cost_path(dataset, f"floor@{victim}-{seed}-{downstream}"), meter.record())
     return target
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.artifacts import atomic_directory
-from engine.artifacts.files import write_csv
 from engine.errors import EngineError
-from engine.reporting.results import Results, read_results
-from engine.reporting.tables import Summary, accuracy_rows, summarise
+from engine.reporting.results import read_results
 from engine.reporting.wording import plural
 from engine.study import load_study
 
 if TYPE_CHECKING:
+    from engine.reporting.content import Content
     from engine.reporting.defended import Defended
     from engine.reporting.perturbations import Perturbations
     from engine.reporting.sheet import Sheet
@@ -36,6 +34,7 @@ def report(study_name: str, *, strict: bool = False) -> Path:
     Raises:
         IncompleteStudy: Strict, and something is missing; the report is written before.
     """
+    from engine.reporting.content import gather
     from engine.reporting.defended import defended
     from engine.reporting.page import render_page
     from engine.reporting.perturbations import measure_perturbations
@@ -43,22 +42,18 @@ def report(study_name: str, *, strict: bool = False) -> Path:
     from engine.reporting.records import write_records
 
     results = read_results(load_study(study_name))
-    rows = accuracy_rows(results)
-    summaries = summarise(rows)
     about = {"specs": resolved_specs(results), "provenance": provenance(results)}
     shown, measured = defended(results), measure_perturbations(results)
-    sheets = _draw(results, summaries, shown, measured)
+    content = gather(results, measured.records if measured else [], about)
+    sheets = _draw(content, shown, measured)
     target = REPORTS / results.study.name
     with atomic_directory(target) as folder:
-        write_records(folder, results, rows, summaries, about)
-        if measured is not None:
-            write_csv(folder / "perturbations.csv", measured.records)
+        write_records(folder, content)
         for name, sheet in sheets.items():
             (folder / f"{name}.png").write_bytes(sheet.png())
             (folder / f"{name}.svg").write_bytes(sheet.svg())
-        page = render_page(results, rows, summaries, sheets, shown, about)
-        (folder / "index.html").write_text(page, encoding="utf-8")
-    _print(results, summaries, target / "index.html")
+        (folder / "index.html").write_text(render_page(content, sheets, shown), encoding="utf-8")
+    _print(content, target / "index.html")
     if strict and results.missing:
         raise IncompleteStudy(
             f"{study_name} lacks {plural(len(results.missing), 'result')}; `dvc repro` makes the rest"
@@ -66,18 +61,19 @@ def report(study_name: str, *, strict: bool = False) -> Path:
     return target
 
 
-def _draw(
-    results: Results, summaries: Sequence[Summary], shown: Defended | None, measured: Perturbations | None
-) -> dict[str, Sheet]:
+def _draw(content: Content, shown: Defended | None, measured: Perturbations | None) -> dict[str, Sheet]:
     """Draw every figure that the study has something to say in, under its file's stem."""
+    from engine.reporting.cost_figure import draw_cost
     from engine.reporting.defended import draw_defended
     from engine.reporting.figures import draw_accuracy
     from engine.reporting.perturbations import draw_embeddings, draw_spectra
     from engine.reporting.pictures import draw_perturbations
     from engine.reporting.training_figures import draw_training, draw_view_distances
 
+    results, summaries = content.results, content.summaries
     drawn = {
         "accuracy": draw_accuracy(results, summaries),
+        "cost": draw_cost(results, summaries),
         "training": draw_training(results),
         "view_distances": draw_view_distances(results),
         "perturbations": draw_perturbations(results),
@@ -89,27 +85,29 @@ def _draw(
 
 
 def show(study_name: str) -> None:
-    """Print a study's accuracy table and where its page lies, from what is there; write nothing."""
+    """Print a study's tables and where its page lies, from what is there; write nothing."""
+    from engine.reporting.content import gather
+
     results = read_results(load_study(study_name))
-    _print(results, summarise(accuracy_rows(results)), REPORTS / results.study.name / "index.html")
+    _print(gather(results, [], {}), REPORTS / results.study.name / "index.html")
 
 
-def _print(results: Results, summaries: Sequence[Summary], page: Path) -> None:
+def _print(content: Content, page: Path) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from engine.reporting.boards import boards
     from engine.reporting.records import table
 
+    results = content.results
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH_OF_LOGS)
     accuracies = (
         f"{results.study.name}: accuracy on clean test images",
-        *table(results, summaries, lambda _: "missing"),
+        *table(results, content.summaries, lambda _: "missing"),
     )
-    short = [(board.title, board.headings, board.lines) for board in boards(results, summaries) if board.is_short]
+    short = [(board.title, board.headings, board.lines) for board in content.boards if board.is_short]
     for title, headings, lines in (accuracies, *short):
         shown = Table(*headings, title=title, title_justify="left")
         for line in lines:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.reporting.readings import Curve
-from engine.reporting.results import Accuracy, FloorKey, PoisonFacts, Results
+from engine.reporting.readings import Accuracy, Curve
+from engine.reporting.results import FloorKey, PoisonFacts, Results
 from engine.study import StudySpec, cells
 
 Judged = dict[tuple[str, int], tuple[float, float]]
@@ -36,7 +36,8 @@ def facts_of(name: str, kind: str, *, epsilon: float = 8 / 255, init: str = "zer
         "class_names": ["cat", "dog"],
     }
     preview = {"clean": clean, "poisoned": clean + np.uint8(levels)}
-    return PoisonFacts(name, kind, init, {"kind": kind, "epsilon": epsilon, "poison_fraction": 1.0}, manifest, preview)
+    spec = {"kind": kind, "granularity": "sample", "epsilon": epsilon, "poison_fraction": 1.0}
+    return PoisonFacts(name, kind, init, spec, manifest, preview)
 
 
 @pytest.fixture(scope="session")

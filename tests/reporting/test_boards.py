@@ -18,6 +18,7 @@ from engine.spec import DefenseSpec
 from engine.study import Cell, StudySpec, cells
 from tests.reporting.conftest import facts_of, judged
 
+ALWAYS = {"worst_case", "published", "cost", "time"}
 POISONS = {"clean": "clean", "strong": "cp", "cheap": "noise", "half": "cp", "rest": "clean_remainder"}
 FRACTIONS = {"clean": 1.0, "strong": 1.0, "cheap": 1.0, "half": 0.5, "rest": 0.5}
 COSTS = {"clean": 0, "strong": 9_000, "cheap": 0, "half": 9_000, "rest": 0}
@@ -166,14 +167,26 @@ def test_an_axis_of_one_value_is_left_out(changes: dict[str, tuple[object, ...]]
 
 def test_one_victim_on_one_set_has_no_transfer_and_one_fraction_no_fractions() -> None:
     results = results_of(study(victims=("simclr",), downstream=("pets",)))
-    assert set(boards_of(results)) == {"worst_case", "fraction", "defenses"}
+    assert set(boards_of(results)) == {*ALWAYS, "fraction", "defenses"}
     for name, found in results.poisons.items():
         results.poisons[name] = replace(found, spec={**found.spec, "poison_fraction": 1.0})
-    assert set(boards_of(results)) == {"worst_case", "defenses"}
+    assert set(boards_of(results)) == {*ALWAYS, "defenses"}
+
+
+def test_a_study_of_another_data_set_says_why_nothing_published_stands_beside_it(wide: Results) -> None:
+    board = boards_of(wide)["published"]
+    assert (board.headings, board.lines, board.records) == ((), (), [])
+    assert board.note == (
+        "He, Zha & Katabi 2023 published accuracies on data sets of kind cifar10; this study is on pets, of kind "
+        "folder, of which no published figure is known."
+    )
+    for name, found in wide.poisons.items():
+        wide.poisons[name] = replace(found, manifest=None)
+    assert boards_of(wide)["published"].note.endswith("on pets, and of what kind that is no poison is there to say.")
 
 
 def test_a_study_of_one_defense_has_no_table_of_defenses() -> None:
-    assert set(boards_of(results_of(study(defenses=("none",))))) == {"worst_case", "transfer", "fraction"}
+    assert set(boards_of(results_of(study(defenses=("none",))))) == {*ALWAYS, "transfer", "fraction"}
 
 
 def test_fractions_stand_beside_what_the_clean_remainder_teaches(wide: Results) -> None:
@@ -216,6 +229,6 @@ def test_a_study_without_results_has_boards_of_nothing(wide: Results) -> None:
     wide.floors.clear()
     found = boards_of(wide)
     defenses = {f"defenses-{victim}-{downstream}" for victim in ("simclr", "taught") for downstream in ("toys", "pets")}
-    assert set(found) == {"worst_case", "transfer", "fraction", *defenses}
+    assert set(found) == {*ALWAYS, "transfer", "fraction", *defenses}
     assert all(line[2] == line[4] == NOTHING for line in found["worst_case"].lines)
-    assert all(record["n"] == 0 for board in found.values() for record in board.records)
+    assert all(record["n"] == 0 for name, board in found.items() if name != "cost" for record in board.records)

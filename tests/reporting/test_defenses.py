@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.reporting.board import Board
-from engine.reporting.defenses import UNKNOWN, compare_defenses
-from engine.reporting.results import Cost, FloorKey, Results
+from engine.reporting.board import UNKNOWN, Board
+from engine.reporting.defenses import compare_defenses
+from engine.reporting.readings import TrainingCost
+from engine.reporting.results import FloorKey, Results, pretrain_stage
 from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.wording import NOTHING
 from engine.spec import DefenseSpec
@@ -60,10 +61,16 @@ def results_of(spec: StudySpec) -> Results:
             there = linear - 20 * (downstream == "toys")
             head = there + 3 if (cell.victim, downstream) == ("taught", "pets") else None
             results.accuracies[cell, downstream] = judged(there, there - 5, head=head)
-        results.costs[cell] = Cost(seconds_per_epoch=SECONDS[cell.defense], device="cpu")
+        results.costs[pretrain_stage(cell)] = training_cost(SECONDS[cell.defense])
     for key in itertools.product(spec.victims, spec.seeds, spec.downstream):
         results.floors[FloorKey(*key)] = judged(20.0, 15.0)
     return results
+
+
+def training_cost(seconds_per_epoch: float, device: str = "cpu") -> TrainingCost:
+    return TrainingCost(
+        seconds=3 * seconds_per_epoch, peak_memory_bytes=2**20, device=device, seconds_per_epoch=seconds_per_epoch
+    )
 
 
 @pytest.fixture
@@ -133,17 +140,17 @@ def test_what_was_measured_in_another_way_is_not_subtracted(guarded: Results, ch
 
 
 def test_times_are_compared_cell_by_cell_on_one_kind_of_device(guarded: Results) -> None:
-    for run, cost in guarded.costs.items():
-        if run.defense == "train":
-            guarded.costs[run] = cost.model_copy(update={"device": "cuda"})
+    for stage, cost in guarded.costs.items():
+        if "-train-" in stage:
+            guarded.costs[stage] = cost.model_copy(update={"device": "cuda"})
     factors = {("clean", 0): 1.0, ("clean", 1): 3.0, ("strong", 0): 2.0, ("strong", 1): 9.0}
     for (poison, seed), factor in factors.items():
         for defense in ("none", "filter"):
             seconds = 100.0 * (seed + 1) * (factor if defense == "filter" else 1)
             run = Cell("pets", poison, "simclr", defense, seed)
-            guarded.costs[run] = Cost(seconds_per_epoch=seconds, device="cpu")
-    del guarded.costs[Cell("pets", "weak", "simclr", "none", 0)]
-    del guarded.costs[Cell("pets", "weak", "simclr", "filter", 1)]
+            guarded.costs[pretrain_stage(run)] = training_cost(seconds)
+    del guarded.costs["pretrain@weak-simclr-none-0"]
+    del guarded.costs["pretrain@weak-simclr-filter-1"]
     lines = lines_of(guarded)
     assert lines["filter"][-1] == "2.50 (n = 4)"  # the median of 1, 2, 3, 9
     assert lines["train"][-1] == UNKNOWN
@@ -234,7 +241,7 @@ def test_whatever_is_there_the_numbers_are_those_of_loops(
     for (poison, defense, seed), (accuracy, seconds, device, numerics) in measured.items():
         cell = Cell("pets", poison, "simclr", defense, seed)
         results.accuracies[cell, "pets"] = judged(accuracy / 100, 50.0, numerics=numerics)
-        results.costs[cell] = Cost(seconds_per_epoch=seconds / 10, device=device)
+        results.costs[pretrain_stage(cell)] = training_cost(seconds / 10, device)
     gained: dict[str, list[float]] = {"clean": [], "strong": []}
     slower: dict[str, list[float]] = {"clean": [], "strong": []}
     for poison in ("clean", "strong"):

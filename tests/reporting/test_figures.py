@@ -14,14 +14,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.reporting.figures import PALETTE, draw_accuracy, inks, spread_of
+from engine.reporting.cost_figure import draw_cost
+from engine.reporting.figures import draw_accuracy, spread_of
 from engine.reporting.pictures import draw_perturbations
 from engine.reporting.readings import Curve
 from engine.reporting.results import Results
 from engine.reporting.sheet import Panel, Sheet, draw_sheet
 from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.training_figures import draw_training
-from engine.study import PoisonEntry, StudySpec
 
 
 def decoded(png: bytes) -> Image.Image:
@@ -31,8 +31,11 @@ def decoded(png: bytes) -> Image.Image:
 
 
 def sheets(results: Results) -> list[Sheet]:
+    summaries = summarise(accuracy_rows(results))
+    cost = draw_cost(results, summaries)
     return [
-        draw_accuracy(results, summarise(accuracy_rows(results))),
+        draw_accuracy(results, summaries),
+        *([cost] if cost else []),
         draw_training(results),
         draw_perturbations(results),
     ]
@@ -128,21 +131,3 @@ def test_losses_are_averaged_over_the_runs_that_reached_an_epoch() -> None:
     assert epochs.tolist() == [1, 2, 3]
     assert means.tolist() == [5.0, 3.0, 2.0]
     assert sds == pytest.approx([np.sqrt(2), 0.0, 0.0])
-
-
-def test_every_poison_looks_different_and_the_reference_is_grey() -> None:
-    names = ["plain", *(f"p{index}" for index in range(13))]
-    study = StudySpec(
-        name="many",
-        dataset="pets",
-        poisons={name: PoisonEntry(attack="noise", init="zero") for name in names},
-        victims=("simclr",),
-        defenses=("none",),
-        downstream=("pets",),
-        seeds=(0,),
-    )
-    found = inks(study, "plain")
-    assert list(found) == names
-    assert len({(ink.colour, ink.dashes) for ink in found.values()}) == len(names)
-    assert found["plain"].colour not in PALETTE
-    assert (found["p0"].colour, found["p0"].words, found["p6"].words) == (PALETTE[0], "", "dashed")

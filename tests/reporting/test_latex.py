@@ -48,7 +48,8 @@ def test_what_is_escaped_prints_as_it_was(text: str) -> None:
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=4))
 def test_a_table_has_as_many_cells_a_line_as_headings(lines: list[tuple[str, str, str]]) -> None:
     found = tabular("A title", ("a_b", "c (%)", "d"), lines, {0, 2}).splitlines()
-    assert found[1] == r"\begin{tabular}{@{}lrl@{}}"
+    first, last = ("p{5cm}" if any(len(line[place]) > 40 for line in lines) else "l" for place in (0, 2))
+    assert found[1] == rf"\begin{{tabular}}{{@{{}}{first}r{last}@{{}}}}"
     assert (found[2], found[4], found[-2], found[-1]) == (
         r"  \toprule",
         r"  \midrule",
@@ -59,6 +60,11 @@ def test_a_table_has_as_many_cells_a_line_as_headings(lines: list[tuple[str, str
     cells = [tuple(map(printed, line.split(" & "))) for line in written]
     assert cells == [("a_b", "c (%)", "d"), *lines]
     assert all(line.endswith(r" \\") for line in [found[3], *found[5:-2]])
+
+
+def test_sentences_are_broken_into_lines_and_numbers_are_not() -> None:
+    text = tabular("A title", ("a", "b", "c"), [("a" * 41, "1" * 41, "c" * 40)], {0, 2})
+    assert r"\begin{tabular}{@{}p{5cm}rl@{}}" in text
 
 
 def test_a_table_is_that_of_booktabs() -> None:

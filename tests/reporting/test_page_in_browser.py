@@ -8,17 +8,20 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from engine.reporting.content import gather
+from engine.reporting.cost_figure import draw_cost
 from engine.reporting.figures import draw_accuracy
 from engine.reporting.page import render_page
 from engine.reporting.pictures import draw_perturbations
+from engine.reporting.readings import Cost
 from engine.reporting.results import FloorKey, Results
-from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.training_figures import draw_training
 from engine.study import cells
 
@@ -35,6 +38,14 @@ WIDE, PHONE = 1200, 400
 OPEN_ALL = "document.querySelectorAll('details').forEach((details) => { details.open = true; })"
 NOISE = {"byol": 92.0, "simclr": 50.0}
 """Linear accuracy of both victims on the poison called noise; byol gains, so that its drop is negative."""
+
+
+VIEWS = {"noise": 12_000, "blur_10": 5_000_000, "blur_9": 900}
+"""The image-views of attacks; by their first digits they would stand the other way round."""
+LOOKS = [
+    {"poison": "noise", "images": 4, "psnr": 30.0, "ssim": 0.9, "linf_levels": 8, "l2": 1.5}
+    | {"separability": None, "chance": 0.5}
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +69,24 @@ def address(build_results: Callable[..., Results], tmp_path_factory: pytest.Temp
     """A page of two victims on four poisons, of which one is missing, with two seeds."""
     results = build_results({}, {0: (30.0, 20.0), 1: (30.0, 20.0)}, kinds=("clean", "noise", "blur_10", "blur_9"))
     results.study = results.study.model_copy(update={"victims": ("simclr", "byol")})
+    for name, views in VIEWS.items():
+        facts = results.poisons[name]
+        results.poisons[name] = replace(facts, manifest={**(facts.manifest or {}), "image_views": views})
     model = build_results({("clean", 0): (90.0, 80.0)}, {}).accuracies
     judged = next(iter(model.values()))
     for cell in cells(results.study):
         linear = {"clean": 90.0, "noise": NOISE[cell.victim], "blur_10": 8.5}.get(cell.poison)
         if linear is not None:
             results.accuracies[cell, "pets"] = judged.model_copy(update={"linear": linear + cell.seed})
+    took = {
+        "generate@noise": (7384, 512),
+        "pretrain@noise-byol-none-0": (600, 1536),
+        "probe@noise-byol-none-0-pets": (45, 900),
+    }
+    for stage, (seconds, mebibytes) in took.items():
+        results.costs[stage] = Cost(seconds=seconds, peak_memory_bytes=mebibytes * 2**20, device="cpu")
     for victim, seed in itertools.product(results.study.victims, (0, 1)):
         results.floors[FloorKey(victim, seed, "pets")] = judged.model_copy(update={"linear": 30.0, "knn": 20.0})
-    rows = accuracy_rows(results)
-    summaries = summarise(rows)
-    sheets = {
-        "accuracy": draw_accuracy(results, summaries),
-        "training": draw_training(results),
-        "perturbations": draw_perturbations(results),
-    }
     provenance = {
         "command": "dvc repro",
         "dataset_checksum": "5eed" * 16,
@@ -82,8 +96,15 @@ def address(build_results: Callable[..., Results], tmp_path_factory: pytest.Temp
         "device": "a machine",
     }
     about = {"specs": {"attacks": {"noise": {"kind": "noise", "epsilon": 0.1}}}, "provenance": provenance}
+    content = gather(results, LOOKS, about)
+    sheets = {
+        "accuracy": draw_accuracy(results, content.summaries),
+        "cost": draw_cost(results, content.summaries),
+        "training": draw_training(results),
+        "perturbations": draw_perturbations(results),
+    }
     file = tmp_path_factory.mktemp("page") / "index.html"
-    file.write_text(render_page(results, rows, summaries, sheets, None, about), encoding="utf-8")
+    file.write_text(render_page(content, sheets, None), encoding="utf-8")
     return file.as_uri()
 
 
@@ -136,8 +157,8 @@ def test_every_image_loads_and_nothing_else_does(visit: Callable[..., Any]) -> N
     page = visit()
     widths = page.execute_script("return [...document.images].map((image) => image.naturalWidth)")
     assert (
-        len(widths) == 2 + 2 + 3 * 2 * 3
-    )  # a panel a victim, twice; three attacks on two classes, three pictures each
+        len(widths) == 2 + 2 + 1 + 3 * 2 * 3
+    )  # a panel a victim, twice; the cost; three attacks on two classes, three pictures each
     assert min(widths) >= 4
     assert page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)") == []
 
@@ -156,6 +177,21 @@ def test_numbers_sort_by_value_missing_last_and_back_to_what_was_written(visit: 
     button_of(table, "best (%)").click()
     assert rows_of(table) == written
     assert heading.get_attribute("aria-sort") == "none"
+
+
+def test_thousands_sort_by_value_too(visit: Callable[..., Any]) -> None:
+    table = table_under(visit(), "cost")
+    button_of(table, "image-views").click()
+    assert rows_of(table) == ["clean", "blur_9", "noise", "blur_10"]
+
+
+def test_times_and_sizes_sort_by_what_they_are(visit: Callable[..., Any]) -> None:
+    table = table_under(visit(), "time")
+    assert rows_of(table) == ["generate", "pretrain", "probe", "floor"]
+    button_of(table, "time in all").click()  # 2 h 03 min, 10 min 00 s, 45.0 s, unknown
+    assert rows_of(table) == ["probe", "pretrain", "generate", "floor"]
+    button_of(table, "peak memory").click()  # 512.0 MiB, 1.50 GiB, 900.0 MiB, unknown
+    assert rows_of(table) == ["generate", "probe", "pretrain", "floor"]
 
 
 def test_text_sorts_as_people_count_and_by_the_keyboard_too(visit: Callable[..., Any]) -> None:
@@ -206,7 +242,7 @@ def test_every_table_sorts_and_has_one_named_filter(visit: Callable[..., Any]) -
     page.execute_script(OPEN_ALL)
     tables = page.find_elements(By.TAG_NAME, "table")
     names = [field_of(table).accessible_name for table in tables]
-    assert len(names) == len(set(names)) == len(page.find_elements(By.CSS_SELECTOR, "input[type=search]")) == 5
+    assert len(names) == len(set(names)) == len(page.find_elements(By.CSS_SELECTOR, "input[type=search]")) == 7
     assert all(name.startswith("Filter") for name in names)
     for table in tables:
         headings = table.find_elements(By.CSS_SELECTOR, "thead th")
@@ -250,6 +286,36 @@ def test_the_page_never_scrolls_sideways(visit: Callable[..., Any], width: int) 
     inner, scroll = page.execute_script("return [innerWidth, document.scrollingElement.scrollWidth]")
     assert inner == width
     assert scroll <= inner
+
+
+def test_on_a_phone_a_table_is_a_list_and_nothing_of_it_is_out_of_sight(visit: Callable[..., Any]) -> None:
+    page = visit(PHONE)
+    page.execute_script(OPEN_ALL)
+    boxes = page.find_elements(By.CSS_SELECTOR, ".folds")
+    assert len(boxes) == 7
+    for box in boxes:
+        scroll, client = page.execute_script("return [arguments[0].scrollWidth, arguments[0].clientWidth]", box)
+        assert scroll <= client, box.accessible_name
+    code = "return getComputedStyle(arguments[0], '::before').content"
+    cells = boxes[0].find_elements(By.CSS_SELECTOR, "tbody tr:first-child td")
+    labels = [page.execute_script(code, cell).strip('"') for cell in cells]
+    assert labels[:2] == ["attack", "best (%)"]
+    assert len({cell.location["y"] for cell in cells}) > 1
+
+
+def test_one_click_takes_a_whole_command(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.execute_script(OPEN_ALL)
+    commands = page.find_elements(By.CSS_SELECTOR, "td.command code")
+    texts = [command.text for command in commands]
+    assert len(set(texts)) == len(texts) == 4 * 2 * 2 + 2 * 2 + 4  # cells, untrained networks, poisons
+    assert {"dvc repro probe@noise-byol-none-1-pets", "dvc repro floor@byol-0-pets", "dvc repro generate@noise"} < {
+        *texts
+    }
+    for command in (commands[0], commands[-1]):
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", command)
+        command.click()
+        assert page.execute_script("return getSelection().toString().trim()") == command.text
 
 
 def test_it_is_dark_where_the_reader_wants_it(visit: Callable[..., Any]) -> None:

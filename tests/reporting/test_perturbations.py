@@ -17,7 +17,8 @@ from engine.artifacts import write_poison
 from engine.artifacts.poison import read_manifest
 from engine.protocols import ImageSet, Poison
 from engine.reporting import specimens
-from engine.reporting.figures import PALETTE, REFERENCE_COLOUR
+from engine.reporting.board import UNKNOWN
+from engine.reporting.inks import PALETTE, REFERENCE_COLOUR, inks
 from engine.reporting.perturbations import (
     BLACK,
     CLASSES,
@@ -30,6 +31,7 @@ from engine.reporting.perturbations import (
 )
 from engine.reporting.results import PoisonFacts, Results
 from engine.reporting.specimens import choose, noise_at, read_images_at
+from engine.reporting.visibility import visibility_board
 from engine.study import StudySpec, poison_path
 
 CLASS_NAMES = ("cat", "dog", "eel", "fox")
@@ -237,9 +239,28 @@ def test_spectra_have_the_colours_of_their_poisons_beside_clean_images(write: Wr
     axes = Figure().add_subplot()
     lines = panel.draw(axes)
     assert [line.get_label() for line in lines] == ["clean images", "byclass", "each"]
-    assert [line.get_color() for line in axes.lines] == [REFERENCE_COLOUR, *PALETTE[:2]]
+    ink = inks(results)
+    assert [(line.get_color(), line.get_linestyle()) for line in axes.lines] == [
+        (REFERENCE_COLOUR, "-"),
+        *((ink[name].colour, dashes) for name, dashes in (("byclass", "-"), ("each", "--"))),
+    ]
+    assert ink["byclass"].colour == ink["each"].colour  # attacks of one kind
     assert axes.lines[2].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
     assert axes.lines[2].get_ydata().tolist() == found.shown[1].spectrum[1:].tolist()
+
+
+def test_what_is_measured_is_a_table_too(write: Write) -> None:
+    found = measure_perturbations(results_of(clean_poison(write), write("byclass", signs(K), "class")))
+    alone = measure_perturbations(results_of(write("flat", torch.full((N, 3, SIDE, SIDE), 8, dtype=torch.int8))))
+    assert found is not None
+    assert alone is not None
+    board = visibility_board([*found.records, *alone.records])
+    # Every pixel value is 8 of 255 levels away: 20 log10(255 / 8) decibels, and 8 / 255 times the root of 192 values.
+    ssim = f"{found.records[0]['ssim']:.3f}"
+    assert board.lines[0] == ("byclass", "80", "30.1", ssim, "8", "0.43", "1.00", "0.25")
+    assert board.lines[1][:6] == ("flat", "80", UNKNOWN, UNKNOWN, "8", UNKNOWN)
+    assert board.records == [*found.records, *alone.records]
+    assert len(board.headings) == 8
 
 
 def test_noise_of_a_single_frequency_is_drawn(write: Write) -> None:

@@ -10,7 +10,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.reporting.results import Accuracy, Results
+from engine.reporting.readings import Accuracy
+from engine.reporting.results import Results
 from engine.reporting.tables import (
     MEASURES,
     UNTRAINED,

@@ -54,15 +54,17 @@ study:
 """,
 }
 FILES = {
-    "accuracy.csv",
     "index.html",
     "study.json",
     "summary.md",
-    *(f"{table}.{kind}" for table in ("summary", "transfer", "worst_case") for kind in ("csv", "tex")),
-    "perturbations.csv",
+    *(
+        f"{table}.{kind}"
+        for table in ("accuracy", "summary", "transfer", "worst_case", "cost", "time", "perturbations")
+        for kind in ("csv", "tex")
+    ),
     *(
         f"{figure}.{kind}"
-        for figure in ("accuracy", "training", "perturbations", "separability", "spectra")
+        for figure in ("accuracy", "cost", "training", "perturbations", "separability", "spectra")
         for kind in ("png", "svg")
     ),
 }
@@ -209,7 +211,7 @@ def test_a_report_needs_no_pyplot(finished: Report) -> None:
 
 
 def test_accuracy_csv_holds_every_cell_and_every_floor(finished: Report) -> None:
-    assert (finished.folder / "accuracy.csv").read_text().splitlines()[0] == COLUMNS_OF_ACCURACY
+    assert (finished.folder / "accuracy.csv").read_text().splitlines()[0] == f"{COLUMNS_OF_ACCURACY},command"
     rows = rows_of(finished.folder)
     assert len(rows) == 12 + 4
     row = next(row for row in rows if row["cell"] == "noise-simclr_b-none-1")
@@ -380,7 +382,7 @@ def test_a_learners_own_classifier_has_columns_in_every_table(study: Path, capsy
             file.write_text(json.dumps({**json.loads(file.read_text()), "head": head}))
     folder = report("tiny")
     header = (folder / "accuracy.csv").read_text().splitlines()[0]
-    assert header == f"{COLUMNS_OF_ACCURACY},head,floor_head,head_drop,head_gain_removed"
+    assert header == f"{COLUMNS_OF_ACCURACY},head,floor_head,head_drop,head_gain_removed,command"
     row = next(row for row in rows_of(folder) if row["cell"] == "noise-simclr_b-none-1")
     assert (row["head"], row["floor_head"], row["head_drop"]) == ("20.0", "10.0", "71.0")
     page = page_of(folder)
@@ -415,7 +417,9 @@ def test_boards_are_on_the_page_in_markdown_and_in_csv(finished: Report) -> None
         r"  noise & random\_noise & 66.6 \(\pm\) 0.7 & simclr\_b & 62.6 \(\pm\) 0.7 & simclr\_b & 2 & 12,000 & 1 & 1 \\"
         in latex
     )
-    assert set(json.loads((finished.folder / "study.json").read_text())["boards"]) == {"worst_case", "transfer"}
+    assert set(json.loads((finished.folder / "study.json").read_text())["boards"]) == {
+        *("worst_case", "transfer", "cost", "time", "perturbations")
+    }
 
 
 @pytest.fixture
@@ -437,7 +441,9 @@ def guarded(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_cost(run: Cell, seconds: float) -> None:
     run.cost.parent.mkdir(parents=True, exist_ok=True)
-    run.cost.write_text(json.dumps({"seconds_per_epoch": seconds, "device": "cpu"}))
+    run.cost.write_text(
+        json.dumps({"seconds": 3 * seconds, "peak_memory_bytes": 5, "seconds_per_epoch": seconds, "device": "cpu"})
+    )
 
 
 def test_defenses_have_tables_and_a_picture(guarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -480,7 +486,7 @@ def test_a_time_that_is_not_there_is_unknown_and_one_that_is_damaged_is_named(gu
     write_cost(damaged, -1.0)
     content = json.loads((report("tiny") / "study.json").read_text())
     assert [gap["stage"] for gap in content["missing"]] == [f"pretrain@{damaged.key}"]
-    assert "seconds_per_epoch" in content["missing"][0]["reason"]
+    assert "holds no training cost: seconds" in content["missing"][0]["reason"]
     markdown = (guarded / "reports" / "tiny" / "summary.md").read_text()
     lines = [line for line in markdown.splitlines() if line.startswith(("| invert ", "| same "))]
     assert [line.split(" | ")[-1] for line in lines] == ["unknown |", "1.25 |", "2.50 |", "1.25 (n = 5) |"]

@@ -3,6 +3,7 @@
 
 const AFTER = { none: "ascending", ascending: "descending", descending: "none" };
 const NOTHING = "\u2013";
+const UNITS = { h: 3600, min: 60, s: 1, GiB: 1024, MiB: 1 };
 const words = new Intl.Collator("en", { numeric: true });
 
 /** Return the cell of a row under a heading; a note in place of numbers spans several. */
@@ -11,11 +12,13 @@ function cellUnder(row, column) {
   return [...row.cells].find((cell) => (end += cell.colSpan) > column);
 }
 
-/** Return what a cell sorts by: text, or the number it begins with; null where it is missing. */
+/** Return what a cell sorts by: text, a time, a size, or the number it begins with; null where it is missing. */
 function keyOf(cell, isText) {
   if (!cell || cell.classList.contains("missing")) return null;
   const text = cell.textContent.trim();
   if (isText) return text === "" || text === NOTHING ? null : text;
+  const parts = [...text.matchAll(/([\d.,]+) (h|min|s|GiB|MiB)\b/g)];
+  if (parts.length) return parts.reduce((sum, [, count, unit]) => sum + count.replaceAll(",", "") * UNITS[unit], 0);
   const number = Number.parseFloat(text.replaceAll(",", "").replace("\u2212", "-"));
   return Number.isNaN(number) ? null : number;
 }
