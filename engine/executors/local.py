@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from engine.errors import EngineError
+from engine.processes import end_with_parent
 from engine.spec import ExecutorSpec, Positive
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from engine.precision import Precision
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # malloc.h
-PR_SET_PDEATHSIG = 1  # prctl.h
 
 
 class Spec(ExecutorSpec):
@@ -85,7 +84,7 @@ class Local:
         import torch
 
         _keep_freed_memory()
-        _end_with_parent()
+        end_with_parent()
         before = torch.get_num_threads()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -113,12 +112,6 @@ def _keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies: a killed DVC leaves no training behind."""
-    if sys.platform == "linux" and os.getppid() != 1:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def build(spec: Spec) -> Local:

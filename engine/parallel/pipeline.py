@@ -1,0 +1,230 @@
+"""What DVC knows of the pipeline: its graph, what is out of date, what dvc.lock records.
+
+DVC's Python interface is asked in processes of its own, because it keeps databases open that a fork must not share,
+and asked once for everything, because most of a call to DVC is reading dvc.yaml and dvc.lock.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.artifacts.files import atomic_file
+from engine.errors import EngineError
+from engine.processes import end_with_parent
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+LOCK = Path("dvc.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")
+SECONDS_BETWEEN_TRIES = (1, 2, 4, 8, 16, 30, 30, 30)
+"""How long to wait before another try where another DVC process is in the way."""
+
+Hashes = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages that a `dvc repro` of the same targets comes to.
+
+    ``order`` is the order of that serial run. ``needs`` holds each stage's direct needs, ``stale`` why a stage is out
+    of date by itself, ``recorded`` the outputs of each stage in dvc.lock.
+    """
+
+    order: tuple[str, ...]
+    needs: dict[str, tuple[str, ...]]
+    stale: dict[str, str]
+    recorded: dict[str, Hashes]
+
+    def users(self) -> dict[str, list[str]]:
+        """Return the stages that need each stage directly."""
+        users: dict[str, list[str]] = {stage: [] for stage in self.order}
+        for stage in self.order:
+            for needed in self.needs[stage]:
+                users[needed].append(stage)
+        return users
+
+
+def read_plan(targets: tuple[str, ...]) -> Plan:
+    """Ask DVC what a run of some stages, or of all of dvc.yaml, comes to.
+
+    Raises:
+        EngineError: DVC cannot read the pipeline, or knows no such stage; DVC's own message has been printed.
+    """
+    plan: Plan = _ask_dvc(_plan, targets)
+    return plan
+
+
+def order_lock(plan: Plan) -> None:
+    """Put the stages that are new in dvc.lock into the order in which a serial run adds them."""
+    _ask_dvc(_order_lock, plan)
+
+
+def recorded_outs() -> dict[str, Hashes]:
+    """Return the outputs that dvc.lock records: stage, path, hash."""
+    from dvc.utils.serialize import load_yaml
+
+    stages = load_yaml(LOCK).get("stages", {}) if LOCK.is_file() else {}
+    return {
+        name: {out["path"]: out.get("md5") or out.get("hash") for out in stage.get("outs", [])}
+        for name, stage in stages.items()
+    }
+
+
+def rwlock_is_whole() -> bool:
+    """Return whether DVC can read its table of the files in use: a kill at the wrong moment leaves half of one."""
+    for _ in range(5):  # another process may be writing it just now
+        try:
+            json.loads(RWLOCK.read_text())
+        except FileNotFoundError:
+            return True
+        except ValueError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def remove_rwlock() -> None:
+    """Let DVC begin a new table of the files in use; nothing of this project may be running."""
+    RWLOCK.unlink(missing_ok=True)
+
+
+def write_lock_whole() -> None:
+    """Let DVC, in this process, replace dvc.lock in one step.
+
+    DVC truncates the file and then writes it for as long as a second: who is killed meanwhile loses what it recorded.
+    """
+    from dvc.utils.serialize import _common
+
+    dump = _common._dump_data
+
+    def dump_whole(path: Any, data: Any, dumper: Any, fs: Any = None, **arguments: Any) -> None:
+        with atomic_file(Path(path)) as partial:
+            dump(partial, data, dumper, **arguments)
+
+    _common._dump_data = dump_whole
+
+
+def _ask_dvc(question: Callable[..., Any], *arguments: Any) -> Any:
+    fork = multiprocessing.get_context("fork")
+    answers, answer = fork.Pipe(duplex=False)
+    process = fork.Process(target=_answer, args=(answer, question, arguments))
+    process.start()
+    answer.close()
+    try:
+        found, advice = answers.recv()
+    except EOFError:
+        process.join()
+        raise EngineError(f"DVC's process ended with code {process.exitcode}; see its message above") from None
+    process.join()
+    if advice is not None:
+        raise EngineError(advice)
+    return found
+
+
+def _answer(answer: Connection, question: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, decides
+    end_with_parent(signal.SIGKILL)
+    sys.argv = ["dvc", "status"]  # what other DVC processes are told about who is in their way
+    from dvc.exceptions import DvcException
+    from dvc.log import logger
+
+    try:
+        answer.send((question(*arguments), None))
+    except DvcException as error:
+        logger.exception("")  # prints the message as the command line of DVC would
+        answer.send((None, _advice(error)))
+
+
+def _advice(error: Exception) -> str:
+    if str(LOCK) in str(error):
+        return (
+            f"{LOCK} cannot be read; `git checkout {LOCK}` brings the committed one back, and what was computed since "
+            "comes back from DVC's cache"
+        )
+    return "DVC cannot tell what to run; see its message above"
+
+
+def _plan(targets: tuple[str, ...]) -> Plan:
+    from dvc.lock import LockError
+    from dvc.repo import Repo, lock_repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    _refuse_empty_lock()
+    with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+        graph = get_active_graph(repo.index.graph)
+        stages = plan_repro(graph, collect_stages(repo, targets or ("dvc.yaml",)))
+        for seconds in (*SECONDS_BETWEEN_TRIES, None):
+            try:
+                status = {stage.addressing: stage.status() for stage in stages}
+                break
+            except LockError:
+                if seconds is None:
+                    raise
+                time.sleep(seconds)
+        order = tuple(status)
+        needs = {
+            stage.addressing: tuple(
+                need for need in order if need in {near.addressing for near in graph.successors(stage)}
+            )
+            for stage in stages
+        }
+    stale = {name: _reason(found[name]) for name, found in status.items() if found}
+    recorded = recorded_outs()
+    return Plan(order, needs, stale, {name: recorded[name] for name in order if name in recorded})
+
+
+def _refuse_empty_lock() -> None:
+    """Raise where dvc.lock is empty: DVC takes that for a project without results and forgets all of them."""
+    from dvc.exceptions import DvcException
+
+    if LOCK.is_file() and not LOCK.read_text().strip():
+        raise DvcException(f"'{LOCK}' is empty")
+
+
+def _reason(entries: Iterable[Any]) -> str:
+    """Say in a few words why a stage is out of date, given DVC's status of it."""
+    reasons = []
+    for entry in entries:
+        if isinstance(entry, str):
+            reasons.append(entry)
+            continue
+        for what, changes in entry.items():
+            paths = list(changes)
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            reasons.append(f"{what}: {paths[0]}{more}")
+    return ", ".join(reasons)
+
+
+def _order_lock(plan: Plan) -> None:
+    from dvc.repo import Repo, lock_repo
+    from dvc.utils.serialize import modify_yaml
+
+    known = {name: place for place, name in enumerate(plan.order) if name not in plan.recorded}
+    write_lock_whole()
+    with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+        names = list(recorded_outs())
+        new = [name for name in names if name in known]
+        ordered = sorted(new, key=known.__getitem__)
+        if new == ordered:
+            return
+        with modify_yaml(LOCK) as content:
+            for name in ordered:
+                content["stages"].move_to_end(name)
+        _stage_lock(repo)
+
+
+def _stage_lock(repo: Repo) -> None:
+    """Have git's index hold the new dvc.lock where the project is set up for that (``core.autostage``)."""
+    with repo.scm_context(quiet=True) as context:
+        context.track_file(str(LOCK))
