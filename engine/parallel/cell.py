@@ -144,12 +144,11 @@ class StopCommand:
 
 
 def _commands(process: psutil.Process) -> Iterator[psutil.Process]:
-    """Yield the processes that a process has started, through shells but no further.
+    """Yield the commands that a process has started: not the shells that wait for them, nor what they have started.
 
-    A command's own helpers are the command's business: it needs them to write its checkpoint.
+    A command needs its own helpers to write its checkpoint, and a shell that ends first would leave it without parent.
     """
     with suppress(psutil.NoSuchProcess):
         for child in process.children():
-            yield child
-            if child.name() in SHELLS:
-                yield from _commands(child)
+            inner = list(_commands(child)) if child.name() in SHELLS else []
+            yield from inner or [child]

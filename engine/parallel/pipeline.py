@@ -58,7 +58,7 @@ def read_plan(targets: tuple[str, ...]) -> Plan:
     """Ask DVC what a run of some stages, or of all of dvc.yaml, comes to.
 
     Raises:
-        EngineError: DVC cannot read the pipeline, or knows no such stage; DVC's own message has been printed.
+        EngineError: DVC cannot read the pipeline, or knows no such stage; DVC has printed where in which file.
     """
     plan: Plan = _ask_dvc(_plan, targets)
     return plan
@@ -137,51 +137,60 @@ def _answer(answer: Connection, question: Callable[..., Any], arguments: tuple[A
     end_with_parent(signal.SIGKILL)
     sys.argv = ["dvc", "status"]  # what other DVC processes are told about who is in their way
     from dvc.exceptions import DvcException
-    from dvc.log import logger
 
     try:
         answer.send((question(*arguments), None))
     except DvcException as error:
-        logger.exception("")  # prints the message as the command line of DVC would
-        answer.send((None, _advice(error)))
+        if hasattr(error, "__pretty_exc__"):
+            error.__pretty_exc__()  # prints the place in the file, as the command line of DVC does
+        answer.send((None, _complaint(error)))
 
 
-def _advice(error: Exception) -> str:
+def _complaint(error: BaseException) -> str:
     if str(LOCK) in str(error):
         return (
-            f"{LOCK} cannot be read; `git checkout {LOCK}` brings the committed one back, and what was computed since "
+            f"{error}; `git checkout {LOCK}` brings the committed file back, and what was computed since "
             "comes back from DVC's cache"
         )
-    return "DVC cannot tell what to run; see its message above"
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(str(cause))
+        cause = cause.__cause__
+    return f"DVC cannot tell what to run: {': '.join(messages)}"
 
 
 def _plan(targets: tuple[str, ...]) -> Plan:
     from dvc.lock import LockError
+
+    _refuse_empty_lock()
+    for seconds in SECONDS_BETWEEN_TRIES:
+        try:
+            return _read(targets)
+        except LockError as error:
+            print(f"waiting for another DVC process: {str(error).splitlines()[0]}", flush=True)
+            time.sleep(seconds)
+    return _read(targets)
+
+
+def _read(targets: tuple[str, ...]) -> Plan:
     from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
-    _refuse_empty_lock()
     with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
         graph = get_active_graph(repo.index.graph)
         stages = plan_repro(graph, collect_stages(repo, targets or ("dvc.yaml",)))
-        for seconds in (*SECONDS_BETWEEN_TRIES, None):
-            try:
-                status = {stage.addressing: stage.status() for stage in stages}
-                break
-            except LockError:
-                if seconds is None:
-                    raise
-                time.sleep(seconds)
-        order = tuple(status)
+        places = {stage.addressing: place for place, stage in enumerate(stages)}
         needs = {
             stage.addressing: tuple(
-                need for need in order if need in {near.addressing for near in graph.successors(stage)}
+                sorted((need.addressing for need in graph.successors(stage)), key=places.__getitem__)
             )
             for stage in stages
         }
-    stale = {name: _reason(found[name]) for name, found in status.items() if found}
+        found = {stage.addressing: stage.status().get(stage.addressing, ()) for stage in stages}
+    stale = {name: _reason(entries) for name, entries in found.items() if entries}
     recorded = recorded_outs()
-    return Plan(order, needs, stale, {name: recorded[name] for name in order if name in recorded})
+    return Plan(tuple(places), needs, stale, {name: recorded[name] for name in places if name in recorded})
 
 
 def _refuse_empty_lock() -> None:
