@@ -115,8 +115,6 @@ def _repro(stage: str, slot: Slot, log: int, scheduler: int) -> None:
         sys.exit("the scheduler has ended")
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if slot.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, slot.cores)
     beside = str(Path(sys.executable).parent)  # `python` in a command is the one that runs this
     os.environ.update(slot.environment(), PATH=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     write_lock_whole()

@@ -14,12 +14,11 @@ from engine.errors import EngineError
 class Slot:
     """A share of the machine.
 
-    ``gpu`` is what CUDA_VISIBLE_DEVICES says; without one the cell sees what this process sees.
-    ``cores`` are the numbers of the cores that the cell is kept on; empty: there are fewer cores than slots.
+    ``gpu`` is what CUDA_VISIBLE_DEVICES says; without one the cell sees what this process sees. Threads are counted,
+    not pinned to cores: pinning gained nothing on two cores, and loses where others use the machine.
     """
 
     gpu: str | None
-    cores: tuple[int, ...]
     threads: int
 
     def environment(self) -> dict[str, str]:
@@ -57,13 +56,10 @@ def share(jobs: int | None, device: str) -> list[Slot]:
             f"use at most --jobs {len(gpus)}, or a layout with device cpu"
         )
     jobs = jobs or len(gpus) or 1
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    each = len(cores) // jobs
-    threads = min(max(each, 1), int(os.environ.get("OMP_NUM_THREADS") or len(cores)))
-    return [
-        Slot(gpus[number] if gpus else None, tuple(cores[number * each : (number + 1) * each]), threads)
-        for number in range(jobs)
-    ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # one number a level of nesting
+    threads = min(max(cores // jobs, 1), int(asked) if asked.isdigit() else cores)
+    return [Slot(gpus[number] if gpus else None, threads) for number in range(jobs)]
 
 
 def visible_gpus() -> list[str]:
