@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.parallel import logs
-from engine.parallel.scheduler import OPEN, Board, Cell, Display, State
+from engine.parallel.scheduler import OPEN, Board, StageRun, Display, State
 
 FAILURES_SHOWN = 3
 LOG_LINES_SHOWN = 8
@@ -79,7 +79,7 @@ class _Lines:
             print(f"{counted(board)}{_time_left(board)}", flush=True)
 
 
-def _event(cell: Cell) -> str:
+def _event(cell: StageRun) -> str:
     if cell.state is State.RUNNING:
         return f"{cell.stage}: started on {cell.slot}"
     if cell.state is State.WAITING:
@@ -112,7 +112,7 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds))).removeprefix("0:")
 
 
-def _left(cell: Cell, remaining: float | None) -> str:
+def _left(cell: StageRun, remaining: float | None) -> str:
     """Return what is left by what the cell says, else by how long it took before."""
     if remaining is None and cell.expected is not None:
         remaining = max(cell.expected - cell.seconds, 0)

@@ -125,7 +125,10 @@ def _ask_dvc(question: Callable[..., Any], *arguments: Any) -> Any:
         found, advice = answers.recv()
     except EOFError:
         process.join()
-        raise EngineError(f"DVC's process ended with code {process.exitcode}; see its message above") from None
+        raise EngineError(
+            f"DVC failed to read the pipeline (exit code {process.exitcode}; its traceback is above); "
+            "`python -m engine validate` may tell what is wrong"
+        ) from None
     process.join()
     if advice is not None:
         raise EngineError(advice)
@@ -149,8 +152,8 @@ def _answer(answer: Connection, question: Callable[..., Any], arguments: tuple[A
 def _complaint(error: BaseException) -> str:
     if str(LOCK) in str(error):
         return (
-            f"{error}; `git checkout {LOCK}` brings the committed file back, and what was computed since "
-            "comes back from DVC's cache"
+            f"{error}; `git checkout {LOCK}` brings the committed file back (during a merge: "
+            f"`git checkout --ours {LOCK}`), and what was computed since comes back from DVC's cache"
         )
     messages = []
     cause: BaseException | None = error
@@ -168,7 +171,8 @@ def _plan(targets: tuple[str, ...]) -> Plan:
         try:
             return _read(targets)
         except LockError as error:
-            print(f"waiting for another DVC process: {str(error).splitlines()[0]}", flush=True)
+            who = " ".join(str(error).partition("\n\n")[0].split())
+            print(f"waiting for another DVC process: {who}", flush=True)
             time.sleep(seconds)
     return _read(targets)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import EngineError
-from engine.parallel.cell import load_dvc
+from engine.parallel.process import load_dvc
 from engine.parallel.display import display, summary
 from engine.parallel.lengths import Lengths
 from engine.parallel.pipeline import order_lock, read_plan, remove_rwlock, rwlock_is_whole
@@ -43,8 +43,8 @@ def repro(targets: tuple[str, ...], slots: list[Slot]) -> int:
             scheduler = Scheduler(plan, slots, Lengths(), shown)
             with _interruptible(scheduler) as received:
                 board = scheduler.run()
-                order_lock(plan)
-    print(summary(board, time.monotonic() - began), flush=True)
+        print(summary(board, time.monotonic() - began), flush=True)
+        order_lock(plan)
     if received:
         return 128 + received[0]
     return 1 if board.in_state(State.FAILED) else 0

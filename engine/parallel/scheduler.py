@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from typing import Protocol
 
 from engine.parallel import logs
-from engine.parallel.cell import CellProcess
+from engine.parallel.process import StageProcess
 from engine.parallel.lengths import Lengths
 from engine.parallel.pipeline import SECONDS_BETWEEN_TRIES, Plan, recorded_outs, remove_rwlock, rwlock_is_whole
 from engine.parallel.slots import Slot
@@ -37,8 +37,8 @@ OPEN = {State.WAITING, State.RUNNING}
 
 
 @dataclass
-class Cell:
-    """One stage of this run. ``seconds`` is how long it ran, ``reason`` why it was skipped or how it failed."""
+class StageRun:
+    """One stage in this run. ``seconds`` is how long it ran, ``reason`` why it was skipped or how it failed."""
 
     stage: str
     expected: float | None
@@ -55,7 +55,7 @@ class Cell:
 class Board:
     """Everything that a display shows."""
 
-    cells: dict[str, Cell]
+    cells: dict[str, StageRun]
     slots: list[Slot]
     notes: list[str] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Board:
         """Return how many stages there are in each state."""
         return Counter(cell.state for cell in self.cells.values())
 
-    def in_state(self, *states: State) -> list[Cell]:
+    def in_state(self, *states: State) -> list[StageRun]:
         """Return the stages in some states, in a serial run's order."""
         return [cell for cell in self.cells.values() if cell.state in states]
 
@@ -83,10 +83,10 @@ class Scheduler:
         self._plan, self._lengths, self._display = plan, lengths, display
         self._users, self._chains = plan.users(), lengths.chains(plan)
         self._free = list(slots)
-        self._running: dict[str, CellProcess] = {}
+        self._running: dict[str, StageProcess] = {}
         self._changed: set[str] = set()
         self._recorded = dict(plan.recorded)
-        self.board = Board({stage: Cell(stage, lengths.expected(stage)) for stage in plan.order}, slots)
+        self.board = Board({stage: StageRun(stage, lengths.expected(stage)) for stage in plan.order}, slots)
         self.interrupts = 0
 
     def interrupt(self, *_: object) -> None:
@@ -142,7 +142,7 @@ class Scheduler:
             cell.slot = None
             self._judge(cell, code)
 
-    def _judge(self, cell: Cell, code: int) -> None:
+    def _judge(self, cell: StageRun, code: int) -> None:
         log = logs.log_of(cell.stage)
         if code == 0:
             self._finish(cell)
@@ -155,7 +155,7 @@ class Scheduler:
             how = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
             cell.state, cell.reason = State.FAILED, f"{how} after {cell.seconds:.0f} s"
 
-    def _finish(self, cell: Cell) -> None:
+    def _finish(self, cell: StageRun) -> None:
         log = logs.log_of(cell.stage)
         if logs.ran(log, cell.stage):
             cell.state = State.DONE
@@ -178,7 +178,7 @@ class Scheduler:
             elif all(need.state in GOOD for need in needs) and not self._must_run(cell):
                 cell.state = State.UNCHANGED
 
-    def _must_run(self, cell: Cell) -> bool:
+    def _must_run(self, cell: StageRun) -> bool:
         return cell.stage in self._plan.stale or any(need in self._changed for need in self._plan.needs[cell.stage])
 
     def _start(self) -> None:
@@ -188,7 +188,7 @@ class Scheduler:
                 return
             cell.slot = self._free.pop(0)
             cell.state, cell.began = State.RUNNING, time.monotonic()
-            self._running[cell.stage] = CellProcess(cell.stage, cell.slot, keep_log=cell.tries == 0)
+            self._running[cell.stage] = StageProcess(cell.stage, cell.slot, keep_log=cell.tries == 0)
             cell.tries += 1
 
     def _may_start(self) -> bool:
@@ -200,7 +200,7 @@ class Scheduler:
         remove_rwlock()
         return True
 
-    def _ready(self) -> Iterator[Cell]:
+    def _ready(self) -> Iterator[StageRun]:
         now = time.monotonic()
         for cell in self.board.in_state(State.WAITING):
             needs = self._plan.needs[cell.stage]

@@ -40,7 +40,7 @@ def load_dvc() -> None:
     import dvc.stage.cache  # noqa: F401
 
 
-class CellProcess:
+class StageProcess:
     """A running cell."""
 
     def __init__(self, stage: str, slot: Slot, *, keep_log: bool) -> None:
