@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.parallel import logs
-from engine.parallel.scheduler import OPEN, Board, StageRun, Display, State
+from engine.parallel.scheduler import OPEN, Board, Display, StageRun, State
 
 FAILURES_SHOWN = 3
 LOG_LINES_SHOWN = 8

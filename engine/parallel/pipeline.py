@@ -6,7 +6,6 @@ and asked once for everything, because most of a call to DVC is reading dvc.yaml
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import signal
 import sys
@@ -14,22 +13,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.artifacts.files import atomic_file
 from engine.errors import EngineError
+from engine.parallel.lockfiles import LOCK, Hashes, recorded_outs, write_lock_whole
 from engine.processes import end_with_parent
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-LOCK = Path("dvc.lock")
-RWLOCK = Path(".dvc/tmp/rwlock")
 SECONDS_BETWEEN_TRIES = (1, 2, 4, 8, 16, 30, 30, 30)
 """How long to wait before another try where another DVC process is in the way."""
-
-Hashes = dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -67,52 +61,6 @@ def read_plan(targets: tuple[str, ...]) -> Plan:
 def order_lock(plan: Plan) -> None:
     """Put the stages that are new in dvc.lock into the order in which a serial run adds them."""
     _ask_dvc(_order_lock, plan)
-
-
-def recorded_outs() -> dict[str, Hashes]:
-    """Return the outputs that dvc.lock records: stage, path, hash."""
-    from dvc.utils.serialize import load_yaml
-
-    stages = load_yaml(LOCK).get("stages", {}) if LOCK.is_file() else {}
-    return {
-        name: {out["path"]: out.get("md5") or out.get("hash") for out in stage.get("outs", [])}
-        for name, stage in stages.items()
-    }
-
-
-def rwlock_is_whole() -> bool:
-    """Return whether DVC can read its table of the files in use: a kill at the wrong moment leaves half of one."""
-    for _ in range(5):  # another process may be writing it just now
-        try:
-            json.loads(RWLOCK.read_text())
-        except FileNotFoundError:
-            return True
-        except ValueError:
-            time.sleep(0.05)
-        else:
-            return True
-    return False
-
-
-def remove_rwlock() -> None:
-    """Let DVC begin a new table of the files in use; nothing of this project may be running."""
-    RWLOCK.unlink(missing_ok=True)
-
-
-def write_lock_whole() -> None:
-    """Let DVC, in this process, replace dvc.lock in one step.
-
-    DVC truncates the file and then writes it for as long as a second: who is killed meanwhile loses what it recorded.
-    """
-    from dvc.utils.serialize import _common
-
-    dump = _common._dump_data
-
-    def dump_whole(path: Any, data: Any, dumper: Any, fs: Any = None, **arguments: Any) -> None:
-        with atomic_file(Path(path)) as partial:
-            dump(partial, data, dumper, **arguments)
-
-    _common._dump_data = dump_whole
 
 
 def _ask_dvc(question: Callable[..., Any], *arguments: Any) -> Any:

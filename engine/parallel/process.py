@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from engine.parallel import logs
-from engine.parallel.pipeline import write_lock_whole
+from engine.parallel.lockfiles import write_lock_whole
 from engine.parallel.slots import Slot
 from engine.processes import end_with_parent
 

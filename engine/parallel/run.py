@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import EngineError
-from engine.parallel.process import load_dvc
 from engine.parallel.display import display, summary
 from engine.parallel.lengths import Lengths
-from engine.parallel.pipeline import order_lock, read_plan, remove_rwlock, rwlock_is_whole
+from engine.parallel.lockfiles import remove_rwlock, rwlock_is_whole
+from engine.parallel.pipeline import order_lock, read_plan
+from engine.parallel.process import load_dvc
 from engine.parallel.scheduler import Scheduler, State
 from engine.parallel.slots import Slot
 from engine.processes import adopt_orphans

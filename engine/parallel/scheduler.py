@@ -11,9 +11,10 @@ from multiprocessing.connection import wait
 from typing import Protocol
 
 from engine.parallel import logs
-from engine.parallel.process import StageProcess
 from engine.parallel.lengths import Lengths
-from engine.parallel.pipeline import SECONDS_BETWEEN_TRIES, Plan, recorded_outs, remove_rwlock, rwlock_is_whole
+from engine.parallel.lockfiles import recorded_outs, remove_rwlock, rwlock_is_whole
+from engine.parallel.pipeline import SECONDS_BETWEEN_TRIES, Plan
+from engine.parallel.process import StageProcess
 from engine.parallel.slots import Slot
 
 TICK = 0.25
