@@ -148,7 +148,7 @@ def running_in(folder: Path) -> list[psutil.Process]:
 
 
 def test_the_end_is_that_of_a_serial_run_to_the_byte(pipeline: Callable[..., Path], tmp_path: Path) -> None:
-    folder = pipeline(CHAIN, cells={"a": 0.8, "b": 0.1, "c": 0.4, "d": 0})
+    folder = pipeline(CHAIN, cells={"a": 1.5, "b": 0.1, "c": 0.4, "d": 0})
     (folder / "dvc.lock").write_text("schema: '2.0'\nstages:\n  elsewhere:\n    cmd: of another study\n")
     serial = tmp_path / "serial"
     shutil.copytree(folder, serial)
@@ -198,8 +198,8 @@ def test_what_makes_the_same_again_does_not_run_what_needs_it(pipeline: Callable
     assert "use@a  if make@a makes something new" in planned
     again = repro(folder)
     assert "2 done, 3 up to date" in again.stdout
-    assert (folder / "made.log").read_text().split() == ["a", "b", "a", "b"]
-    assert (folder / "used.log").read_text().split() == ["a", "b"]
+    assert sorted((folder / "made.log").read_text().split()) == ["a", "a", "b", "b"]
+    assert sorted((folder / "used.log").read_text().split()) == ["a", "b"]
 
 
 def test_results_come_back_from_the_cache(pipeline: Callable[..., Path]) -> None:
@@ -213,7 +213,7 @@ def test_results_come_back_from_the_cache(pipeline: Callable[..., Path]) -> None
     assert back.returncode == 0
     assert (folder / "dvc.lock").read_bytes() == before
     assert "use@a: from cache" in back.stdout
-    assert (folder / "used.log").read_text().split() == ["a", "b"]
+    assert sorted((folder / "used.log").read_text().split()) == ["a", "b"]
 
 
 def test_only_what_is_named_and_what_it_needs_runs(pipeline: Callable[..., Path]) -> None:
