@@ -74,7 +74,7 @@ def _ask_dvc(question: Callable[..., Any], *arguments: Any) -> Any:
     except EOFError:
         process.join()
         raise EngineError(
-            f"DVC failed to read the pipeline (exit code {process.exitcode}; its traceback is above); "
+            f"DVC ended with exit code {process.exitcode} while it read the pipeline; if it printed a traceback above, "
             "`python -m engine validate` may tell what is wrong"
         ) from None
     process.join()
