@@ -184,6 +184,28 @@ def download(name: Annotated[str, typer.Argument(help="A name under specs/datase
     typer.echo(f"{name}: {len(split.train)} training and {len(split.test)} test images")
 
 
+@app.command()
+def repro(
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="Stages, as `dvc repro` takes them; by default all.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Cells at once; by default one a GPU, or one on a CPU.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Only say what would run, and why.")] = False,
+) -> None:
+    """Do what `dvc repro` does, several cells at once, each on a GPU or some cores; go on where one fails."""
+    from engine.parallel.run import foresee, repro
+    from engine.parallel.slots import share
+    from engine.specfiles import load
+
+    slots = share(jobs, load("layouts", _params().layout).device)
+    if dry:
+        typer.echo(foresee(tuple(stages or ())))
+        return
+    raise typer.Exit(repro(tuple(stages or ()), slots))
+
+
 def _run(job: Job, layout: str) -> None:
     """Run a stage's job where the layout says, and print what it made."""
     from engine.processes import is_first

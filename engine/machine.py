@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from engine.errors import EngineError
+from engine.lineage import end_with_parent
 from engine.processes import joined, world
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from engine.precision import Precision
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # malloc.h
-PR_SET_PDEATHSIG = 1  # prctl.h
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,3 @@ def _keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies: a killed DVC leaves no training behind."""
-    if sys.platform == "linux" and os.getppid() != 1:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

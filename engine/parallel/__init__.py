@@ -1,0 +1,1 @@
+"""Stages of DVC's graph, several at a time: ``python -m engine repro``."""
