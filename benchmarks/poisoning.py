@@ -16,6 +16,7 @@ from benchmarks.pictures import CLASSES, image_set
 from benchmarks.themes.noise import attack_spec
 from benchmarks.trainees import SOURCE
 from engine import plugins
+from engine.journal import Journal
 from engine.protocols import AttackContext, ImageSet, Poison
 
 BATCH = 32
@@ -43,7 +44,7 @@ def _poison(images: ImageSet, start: str, *, batch: int) -> Poison:
     spec = attack_spec("tiny", batch, pgd_steps=1)
     init = Poison(torch.zeros(CLASSES, 3, 32, 32), "class") if start == "class" else start
     perturbed = torch.ones(len(images), dtype=torch.bool)
-    context = AttackContext(SOURCE, init, perturbed, machine(Lab()), lambda done, of, note: None)
+    context = AttackContext(SOURCE, init, perturbed, machine(Lab()), lambda done, of, note: None, Journal())
     poison: Poison = plugins.build("attacks", spec)(images, context)
     return poison
 

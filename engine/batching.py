@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,17 +21,46 @@ def batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
         yield order[start : start + batch_size]
 
 
-def endless_batches(count: int, batch_size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """Yield batches of image indices for ever, reshuffled at each pass, on a device.
+class EndlessBatches:
+    """Batches of image indices for ever, reshuffled at each pass, on a device.
 
     Raises:
         EngineError: fewer images than one batch, or processes that cannot share a batch.
     """
-    check_divides(batch_size, "the surrogate's batch_size")
-    if count < batch_size:
-        raise EngineError(f"{count} images are fewer than one batch of {batch_size}; lower the surrogate's batch_size")
-    while True:
-        yield from batches(to_device(torch.randperm(count, generator=generator), device), batch_size)
+
+    def __init__(self, count: int, batch_size: int, generator: torch.Generator, device: torch.device) -> None:
+        check_divides(batch_size, "the surrogate's batch_size")
+        if count < batch_size:
+            raise EngineError(
+                f"{count} images are fewer than one batch of {batch_size}; lower the surrogate's batch_size"
+            )
+        self.count, self.batch_size, self.device = count, batch_size, device
+        self.generator = generator
+        self._start_pass()
+
+    def _start_pass(self) -> None:
+        self.before = self.generator.get_state()
+        self.place, self.order = 0, to_device(torch.randperm(self.count, generator=self.generator), self.device)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        if (self.place + 1) * self.batch_size > self.count:
+            self._start_pass()
+        start = self.place * self.batch_size
+        self.place += 1
+        return self.order[start : start + self.batch_size]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in which pass it is."""
+        return {"generator": self.before, "place": self.place}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where it was."""
+        self.generator.set_state(state["generator"])
+        self._start_pass()
+        self.place = state["place"]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Machine:
     compile: bool = False
     resident_gb: float | None = None
     workers: int = 2
+    checkpoint_minutes: float = 5.0
 
     @classmethod
     def of(cls, device: str, precision: str, **fields: bool | int | float | None) -> Self:

@@ -140,6 +140,18 @@ def own(rows_B: Tensor) -> Tensor:
     return rows_B.chunk(world())[rank()] if world() > 1 else rows_B
 
 
+def greatest(number: int) -> int:
+    """Return the greatest of a number over the processes."""
+    if world() == 1:
+        return number
+    import torch
+    from torch import distributed
+
+    found = torch.tensor(number)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return int(found)
+
+
 def average_(gradients: list[Tensor]) -> None:
     """Put the mean over the processes in place of each gradient."""
     if world() == 1 or not gradients:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from engine.journal import Journal
     from engine.machine import Machine
     from engine.precision import Precision
     from engine.views import Views
@@ -169,6 +170,8 @@ class AttackContext:
     perturbed: Tensor
     machine: Machine
     progress: Progress
+    journal: Journal
+    """Where the search is, and what it must find again after it was stopped."""
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,17 @@ class ExecutorSpec(Spec):
     # Processes that decode images that do not stay; 0 decodes in the training process itself.
     workers: Annotated[int, Field(ge=0)] = 2
 
+    # How often a long stage writes a checkpoint, from which it goes on after it was stopped.
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes share the work of a stage."""
+        return 1
+
     def machine_fields(self) -> dict[str, Any]:
         """Return what each process of a run is told of its machine."""
-        return self.model_dump(include={"device", "threads", "channels_last", "compile", "resident_gb", "workers"})
+        return self.model_dump(include=set(ExecutorSpec.model_fields) - {"kind"})
 
 
 class LinearProbeSpec(Spec):

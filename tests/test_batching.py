@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batching import batches, endless_batches
+from engine.batching import EndlessBatches, batches
 from engine.errors import EngineError
 from engine.randomness import stream
 
@@ -26,7 +26,7 @@ def test_batches_are_whole_and_keep_the_order_without_the_remainder(count: int, 
 
 
 def test_endless_batches_visit_an_image_at_most_once_a_pass_and_reshuffle() -> None:
-    endless = endless_batches(11, 3, stream(0, "order"), CPU)
+    endless = EndlessBatches(11, 3, stream(0, "order"), CPU)
     passes = [torch.cat([next(endless) for _ in range(3)]).tolist() for _ in range(40)]
     assert all(len(set(rows)) == 9 and set(rows) <= set(range(11)) for rows in passes)
     assert len(set(map(tuple, passes))) == 40
@@ -35,20 +35,20 @@ def test_endless_batches_visit_an_image_at_most_once_a_pass_and_reshuffle() -> N
 
 
 def test_endless_batches_visit_every_image_once_a_pass_where_batches_divide_the_images() -> None:
-    endless = endless_batches(12, 4, stream(0, "order"), CPU)
+    endless = EndlessBatches(12, 4, stream(0, "order"), CPU)
     visits = torch.cat([next(endless) for _ in range(3 * 5)])
     assert torch.equal(visits.bincount(), torch.full((12,), 5))
 
 
 def test_endless_batches_depend_on_the_stream_alone() -> None:
     one, same, other = (
-        torch.stack(list(itertools.islice(endless_batches(10, 5, stream(seed, "order"), CPU), 7))) for seed in (0, 0, 1)
+        torch.stack(list(itertools.islice(EndlessBatches(10, 5, stream(seed, "order"), CPU), 7))) for seed in (0, 0, 1)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_a_batch_can_be_all_images_but_not_more() -> None:
-    assert sorted(next(endless_batches(4, 4, stream(0, "order"), CPU)).tolist()) == [0, 1, 2, 3]
+    assert sorted(next(EndlessBatches(4, 4, stream(0, "order"), CPU)).tolist()) == [0, 1, 2, 3]
     with pytest.raises(EngineError, match="4 images are fewer than one batch of 5"):
-        next(endless_batches(4, 5, stream(0, "order"), CPU))
+        next(EndlessBatches(4, 5, stream(0, "order"), CPU))

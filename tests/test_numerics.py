@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from engine import plugins
 from engine.batching import Resident
+from engine.journal import Journal
 from engine.machine import Machine
 from engine.precision import Precision
 from engine.protocols import AttackContext, Defense, ImageSet, Poison, Source, Split
@@ -73,7 +74,7 @@ def test_generate() -> None:
         strict=False,
     )
     machine = Machine(torch.device("cpu"), FP32, threads=1, channels_last=False)
-    context = AttackContext(SOURCE, "uniform", torch.ones(48, dtype=torch.bool), machine, quiet)
+    context = AttackContext(SOURCE, "uniform", torch.ones(48, dtype=torch.bool), machine, quiet, Journal())
     poison: Poison = plugins.build("attacks", spec)(images(), context)
     # Signs flip where a gradient is close to zero, so single pixels may differ between CPUs: sums do not.
     delta = poison.delta()

@@ -7,150 +7,19 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import multiprocessing
 
-from engine import plugins, processes
-from engine.batching import Resident
+from engine import processes
 from engine.crossing import everyones, summed
 from engine.errors import EngineError
-from engine.machine import Machine
-from engine.protocols import AttackContext, ImageSet, Source
-from engine.randomness import stream
+from engine.journal import Journal
 from engine.sharding import SharedRows
-from engine.training.pretrain import Recipe, pretrain
-
-SIZE, CLASSES, IMAGES, BATCH = 12, 4, 40, 8
-SOURCE = Source((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), CLASSES)
-RECIPE = Recipe(4, BATCH, 0.05, 0.9, 1e-4, 0, 1e-3)  # four passes of five batches: twenty steps
-BACKBONE = {"kind": "resnet18", "width": 4, "stages": [1, 1]}
-VICTIM: dict[str, Any] = {"backbone": BACKBONE, "views": {"size": SIZE}, "batch_size": BATCH}
-MOCO = {"queue": 16, "encoder_momentum": 0.9}
-GROUPS = {"bn_group_size": 2}  # four batch-norm groups
-VICTIMS: dict[str, dict[str, Any]] = {
-    "simclr": {},
-    "simclr in groups": GROUPS,
-    "moco_v2": MOCO,
-    "moco_v2 in groups": {**MOCO, **GROUPS, "symmetric": True},
-    "byol": {"hidden": 8, "projector_out": 4},
-    "simsiam": {},
-    "supcon": {},
-    "supervised": {},
-}
-CP = {"kind": "contrastive_poisoning", "rounds": 2, "model_steps": 5, "noise_steps": 5, "pgd_steps": 2}
-SEARCH = {"max_rounds": 2, "model_steps": 3, "pgd_steps": 2, "target_error": 0.0}
-ATTACKS: dict[str, dict[str, Any]] = {
-    "cp_s": {**CP, "granularity": "sample", "surrogate": {"kind": "simclr", **VICTIM, **GROUPS}},
-    "cp_c": {**CP, "granularity": "class", "surrogate": {"kind": "simclr", **VICTIM}},
-    "cp_s moco": {**CP, "granularity": "sample", "surrogate": {"kind": "moco_v2", **VICTIM, **MOCO}},
-    "cp_c moving": {
-        **CP,
-        "granularity": "class",
-        "moving_surrogate": True,
-        "surrogate": {"kind": "moco_v2", **VICTIM, **MOCO, **GROUPS},
-    },
-    "ue_s": {
-        "kind": "unlearnable_examples",
-        "granularity": "sample",
-        "surrogate": {"kind": "supervised", **VICTIM},
-        **SEARCH,
-    },
-    "ue_c": {
-        "kind": "unlearnable_examples",
-        "granularity": "class",
-        "surrogate": {"kind": "supervised", **VICTIM},
-        **SEARCH,
-    },
-    "tue": {
-        "kind": "tue",
-        "rounds": 2,
-        "model_steps": 3,
-        "pgd_steps": 2,
-        "ssl_weight": 1.0,
-        "csd_weight": 0.5,
-        "surrogate": {"kind": "moco_v2", **VICTIM, **MOCO},
-    },
-    "ap": {
-        "kind": "adversarial_poisoning",
-        "pgd_steps": 3,
-        "noise_batch_size": 18,  # the last batch holds four images, the others cannot be shared by four
-        "trials": 2,
-        "surrogate": {"kind": "supervised", **VICTIM, "epochs": 2, "warmup_epochs": 0},
-    },
-}
-DEFENSES: dict[str, tuple[str, dict[str, Any]]] = {
-    "random noise": ("simclr", {"kind": "random_noise", "sigma": 0.1}),
-    "cutout": ("byol", {"kind": "cutout", "position": "before_view"}),
-    "mixup": ("moco_v2", {"kind": "mixup"}),
-    "mixup of a classifier": ("supervised", {"kind": "mixup"}),
-    "advcl": ("simclr", {"kind": "advcl", "clusters": [2, 3], "pgd_steps": 2}),
-    "adversarial training": ("supervised", {"kind": "adversarial_training", "pgd_steps": 2}),
-    "ueraser": ("supervised", {"kind": "ueraser", "repeats": 2}),
-}
-
-
-def spec_of(group: str, values: dict[str, Any]) -> Any:
-    return TypeAdapter(plugins.spec_of(group)).validate_python(values, strict=False)
-
-
-def images() -> ImageSet:
-    pixels = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), generator=stream(0, "images"), dtype=torch.uint8)
-    return ImageSet(pixels, torch.arange(IMAGES) % CLASSES, ("a", "b", "c", "d"))
-
-
-def quiet(*report: object) -> None:
-    """Report nothing."""
-
-
-def trained(victim: dict[str, Any], defense: dict[str, Any]) -> dict[str, Any]:
-    from engine.protocols import DefenseContext
-
-    machine = Machine.of("cpu", "fp32")
-    learner = plugins.build("victims", spec_of("victims", victim), source=SOURCE, generator=stream(0, "victim", "init"))
-    defending = plugins.build("defenses", spec_of("defenses", defense))
-    context = DefenseContext(stream(0, "defense", "x"), machine.precision, lambda which: learner.encoder)
-    train_set = defending.on_dataset(images(), context) if defending.changes_dataset else images()
-    learner = defending.on_objective(learner, context)
-    curve = pretrain(
-        learner,
-        Resident(train_set),
-        recipe=RECIPE,
-        defense=defending,
-        precision=machine.precision,
-        seed=0,
-        progress=quiet,
-    )
-    return {"losses": [row["loss"] for row in curve], "weights": learner.network.state_dict()}
-
-
-def poisoned(attack: dict[str, Any], *, fraction: float = 1.0) -> dict[str, Any]:
-    spec = spec_of("attacks", {"epsilon": 0.1, **attack})
-    reports: list[tuple[Any, ...]] = []
-    perturbed = torch.arange(IMAGES) < fraction * IMAGES
-    context = AttackContext(SOURCE, "uniform", perturbed, Machine.of("cpu", "fp32"), lambda *r: reports.append(r))
-    poison = plugins.build("attacks", spec)(images(), context)
-    return {"delta": poison.delta(), "views": poison.image_views, "note": reports[-1][2]}
-
-
-def cases() -> dict[str, Callable[[], dict[str, Any]]]:
-    none = {"kind": "none"}
-    found: dict[str, Callable[[], dict[str, Any]]] = {}
-    for name, changes in VICTIMS.items():
-        values = {"kind": name.split()[0], **VICTIM, **changes}
-        found[name] = lambda values=values: trained(values, none)  # type: ignore[misc]
-    for name, (kind, defense) in DEFENSES.items():
-        values = {"kind": kind, **VICTIM, **VICTIMS[kind]}
-        found[name] = lambda values=values, defense=defense: trained(values, defense)  # type: ignore[misc]
-    for name, attack in ATTACKS.items():
-        found[name] = lambda attack=attack: poisoned(attack)  # type: ignore[misc]
-    found["cp_s of half"] = lambda: poisoned(ATTACKS["cp_s"], fraction=0.5)
-    return found
+from tests.cases import ATTACKS, CLASSES, DEFENSES, VICTIMS, cases
 
 
 def crossing() -> dict[str, Any]:
@@ -186,7 +55,7 @@ def take_part(rank: int, world: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with processes.joined():
-        made = {name: case() for name, case in cases().items()}
+        made = {name: case(Journal()) for name, case in cases().items()}
         torch.save({"made": made, "crossing": crossing()}, folder / f"{world}-{rank}.pt")
 
 
@@ -204,7 +73,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
     """What this process makes of the same cases."""
-    return {name: case() for name, case in cases().items()}
+    return {name: case(Journal()) for name, case in cases().items()}
 
 
 @pytest.mark.slow
@@ -233,3 +102,30 @@ class TestSharing:
         assert first["views"] == expected["views"]
         # Another process holds its block of a sample-wise poison, and hands out none of it.
         assert {len(process["made"][name]["delta"]) for process in found[1:]} <= {0, CLASSES}
+
+    def test_rows_and_their_gradients_pass_between_processes(self, found: list[dict[str, Any]]) -> None:
+        world = len(found)
+        total = world * (world + 1) / 2
+        for rank, each in enumerate(process["crossing"] for process in found):
+            assert each["every"][:, 0].tolist() == [1.0 + row // 2 for row in range(2 * world)]
+            # Every process's loss weighs row r by r (process + 1): the gradient is the sum over processes.
+            assert each["grad"][:, 0].tolist() == [2 * rank * total, (2 * rank + 1) * total]
+            # The sum is total; half its square has the gradient total in each process's loss.
+            assert each["of_sum"].unique().tolist() == [world * total]
+
+    def test_rows_lie_with_one_process_and_are_read_and_written_by_all(self, found: list[dict[str, Any]]) -> None:
+        world, rows = len(found), torch.arange(14).view(7, 2).half()
+        parts = [process["crossing"]["read"] for process in found]
+        assert [len(part) for part in parts] == [4 // world] * world
+        assert torch.equal(torch.cat(parts), rows[[6, 0, 3, 5]])
+        rows[[6, 0, 3, 5]] *= -1
+        first, *others = (process["crossing"]["whole"] for process in found)
+        assert torch.equal(first, rows)
+        assert [len(other) for other in others] == [0] * (world - 1)
+        # Each holds its block and one spare row.
+        assert sum(process["crossing"]["held"] - 1 for process in found) == 7
+
+    def test_what_cannot_be_shared_is_refused(self, found: list[dict[str, Any]]) -> None:
+        batch, groups = found[0]["crossing"]["refused"]
+        assert f"it is 9, which {len(found)} processes cannot share out evenly" in batch
+        assert f"3 batch-norm groups cannot be shared out to {len(found)} processes" in groups

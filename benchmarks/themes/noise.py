@@ -13,6 +13,7 @@ from benchmarks.registry import Pair, benchmark
 from benchmarks.timing import Timing, alternate, whole
 from benchmarks.trainees import SOURCE, VICTIMS, bare, resident_u8
 from engine.attacks import contrastive_poisoning as cp
+from engine.journal import Journal
 from engine.protocols import AttackContext
 from engine.specfiles import load
 
@@ -75,7 +76,7 @@ def start_search(spec: cp.Spec, lab: Lab) -> cp._Search:
     """
     images = image_set(resident_u8(lab))
     perturbed = torch.ones(len(images), dtype=torch.bool)
-    context = AttackContext(SOURCE, "uniform", perturbed, machine(lab), lambda done, of, note: None)
+    context = AttackContext(SOURCE, "uniform", perturbed, machine(lab), lambda done, of, note: None, Journal())
     search = cp._Search(spec, images, context)
     search.set_lr(0)
     search.train_surrogate()

@@ -77,7 +77,7 @@ class AAP:
         from engine.noise import Noise
         from engine.training.bilevel import Bilevel
         from engine.training.pretrain import Recipe
-        from engine.training.reference import adversarial, partition, reported, train_reference
+        from engine.training.reference import adversarial, partition, train_reference
         from engine.views import Views
 
         spec, machine, surrogate = self.spec, context.machine, self.spec.augmented_surrogate
@@ -87,22 +87,22 @@ class AAP:
         batches = partition(torch.arange(len(images)), surrogate.batch_size, machine.device)
         total = surrogate.epochs + len(batches)
         victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
-        cost = train_reference(
-            victim,
-            images,
-            recipe=Recipe(**surrogate.recipe()),
-            machine=machine,
-            generator=training,
-            progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),
+        context.journal.keep("reference", victim.network)
+        cost = context.journal.once(
+            "training",
+            lambda: train_reference(
+                victim, images, context, recipe=Recipe(**surrogate.recipe()), generator=training, total=total
+            ),
         )
         noise = Noise(images, context, granularity="sample", epsilon=spec.epsilon, generator=deltas)
-        pair = Bilevel(noise, machine=machine, draws=draws)
+        pair = Bilevel(noise, context, draws=draws)
         pair.take_frozen(victim, [Views(**spec.noise_views.arguments())])
         pair.sweep(
-            reported(batches, context.progress, surrogate.epochs, total, f"batches of {spec.goal} noise"),
+            batches,
             steps=spec.pgd_steps,
             step_size=spec.step_size_rel * spec.epsilon,
             objective=adversarial(spec.goal, context.source.num_classes),
+            report=lambda done: context.progress(surrogate.epochs + done, total, f"batches of {spec.goal} noise"),
         )
         return noise.poison(image_views=cost + pair.image_views)
 

@@ -16,8 +16,9 @@ Deviations: the reference network follows the engine's cosine without Nesterov m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -67,29 +68,33 @@ class AdversarialPoisoning:
         import torch
 
         from engine.training.bilevel import Bilevel
-        from engine.training.reference import adversarial, partition, reported
+        from engine.training.reference import adversarial, partition
 
-        spec, machine = self.spec, context.machine
-        batches = partition(torch.arange(len(images)), spec.noise_batch_size, machine.device)
+        spec, journal = self.spec, context.journal
+        batches = partition(torch.arange(len(images)), spec.noise_batch_size, context.machine.device)
         done, total = spec.surrogate.epochs, spec.surrogate.epochs + spec.trials * len(batches)
         victim, cost = self._reference(images, context, total)
         deltas, draws = (stream(spec.seed, "attack", name) for name in ("delta", "views"))
-        best, lowest = None, float("inf")
-        for trial in range(spec.trials):
-            pair = Bilevel(self._start(images, context, deltas), machine=machine, draws=draws)
+        best = _Best(self._start(images, context, stream(spec.seed, "attack", "unused")), cost=cost)
+        journal.keep("deltas", deltas)
+        journal.keep("best", best)
+        for trial in journal.loop("trial", spec.trials):
+            pair = Bilevel(self._start(images, context, deltas), context, draws=draws)
             pair.take_frozen(victim, self._views())
-            note = f"trial {trial + 1} of {spec.trials}, lowest objective so far {lowest:.3f}"
+
+            def report(count: int, trial: int = trial) -> None:
+                note = f"trial {trial + 1} of {spec.trials}, lowest objective so far {best.lowest:.3f}"
+                context.progress(done + trial * len(batches) + count, total, note)
+
             loss = pair.sweep(
-                reported(batches, context.progress, done + trial * len(batches), total, note),
+                batches,
                 steps=spec.pgd_steps,
                 step_size=spec.step_size_rel * spec.epsilon,
                 objective=adversarial(spec.goal, context.source.num_classes),
-            ).item()
-            cost += pair.image_views
-            if best is None or loss < lowest:
-                best, lowest = pair.noise, loss
-        assert best is not None  # there is one trial or more
-        return best.poison(image_views=cost)
+                report=report,
+            )
+            best.consider(pair.noise, loss, pair.image_views)
+        return best.noise.poison(image_views=best.cost)
 
     def _reference(self, images: ImageSet, context: AttackContext, total: int) -> tuple[Victim, int]:
         """Return the trained network and what it cost."""
@@ -97,15 +102,13 @@ class AdversarialPoisoning:
         from engine.training.reference import train_reference
 
         surrogate, seed = self.spec.surrogate, self.spec.seed
-        weights = stream(seed, "attack", "surrogate")
+        weights, training = (stream(seed, "attack", name) for name in ("surrogate", "training"))
         victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
-        cost = train_reference(
-            victim,
-            images,
-            recipe=Recipe(**surrogate.recipe()),
-            machine=context.machine,
-            generator=stream(seed, "attack", "training"),
-            progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),
+        recipe = Recipe(**surrogate.recipe())
+        context.journal.keep("reference", victim.network)
+        cost = context.journal.once(
+            "training",
+            lambda: train_reference(victim, images, context, recipe=recipe, generator=training, total=total),
         )
         return victim, cost
 
@@ -125,6 +128,31 @@ class AdversarialPoisoning:
         from engine.views import Views
 
         return None if self.spec.views is None else (Views(**self.spec.views.arguments()),)
+
+
+@dataclass
+class _Best:
+    """The noise of the lowest objective, and what all trials cost."""
+
+    noise: Noise
+    cost: int
+    lowest: float = math.inf
+
+    def consider(self, noise: Noise, loss: float, image_views: int) -> None:
+        """Keep the noise of a trial if it is the first, or better than those before."""
+        self.cost += image_views
+        if self.lowest == math.inf or loss < self.lowest:
+            self.noise.values.block.copy_(noise.values.block)
+            self.lowest = loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a stopped search must find again."""
+        return {"noise": self.noise.values.state_dict(), "cost": self.cost, "lowest": self.lowest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what a stopped search has found."""
+        self.noise.values.load_state_dict(state["noise"])
+        self.cost, self.lowest = state["cost"], state["lowest"]
 
 
 def build(spec: Spec) -> AdversarialPoisoning:

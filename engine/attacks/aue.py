@@ -64,9 +64,9 @@ class AUE:
     def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
         """Alternate between one pass of the surrogate and one of the noise."""
         search, rounds = _Search(self.spec, images, context), self.spec.surrogate.epochs
-        for round_ in range(rounds):
-            model_loss = search.train_surrogate(round_)
-            noise_loss = search.learn_noise()
+        for round_ in context.journal.loop("round", rounds):
+            model_loss = context.journal.once("model", partial(search.train_surrogate, round_))
+            noise_loss = context.journal.once("noise", search.learn_noise)
             note = f"loss after model steps {model_loss:.3f}, before the last noise steps {noise_loss:.3f}"
             context.progress(round_ + 1, rounds, note)
         return search.noise.poison(image_views=search.pair.image_views)
@@ -76,7 +76,7 @@ class _Search:
     """The surrogate, the noise, and the streams that move them."""
 
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
-        from engine.batching import endless_batches
+        from engine.batching import EndlessBatches
         from engine.noise import Noise
         from engine.optimization import sgd
         from engine.training.bilevel import Bilevel
@@ -90,29 +90,26 @@ class _Search:
             epsilon=spec.epsilon,
             generator=stream(seed, "attack", "delta"),
         )
-        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, context, draws=stream(seed, "attack", "views"))
         weights = stream(seed, "attack", "surrogate")
         self.pair.take(
             build_plugin("victims", surrogate, source=context.source, generator=weights),
             partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay),
         )
-        self.model_batches = endless_batches(
+        self.model_batches = EndlessBatches(
             self.count, surrogate.batch_size, stream(seed, "attack", "model_order"), self.device
         )
-        self.noise_orders = stream(seed, "attack", "noise_order")
+        self.noise_orders, self.journal = stream(seed, "attack", "noise_order"), context.journal
+        self.journal.keep("model_batches", self.model_batches)
+        self.journal.keep("noise_orders", self.noise_orders)
 
     def train_surrogate(self, round_: int) -> float:
         """Take one pass of gradient steps on the weights, the noise frozen; return the last loss."""
-        from engine.optimization import set_lr
         from engine.training.pretrain import Recipe, lr_at
 
         recipe = Recipe(**self.surrogate.recipe())
         steps = self.count // recipe.batch_size
-        self.pair.start_training()
-        for step in range(round_ * steps, (round_ + 1) * steps):
-            set_lr(self.pair.optimizer, lr_at(step, steps, recipe))
-            loss = self.pair.train(next(self.model_batches))
-        return loss.item()
+        return self.pair.learn(self.model_batches, steps, lr=lambda step: lr_at(round_ * steps + step, steps, recipe))
 
     def learn_noise(self) -> float:
         """Take signed gradient steps on all noise, the surrogate frozen; return the mean loss before the last."""
@@ -120,13 +117,13 @@ class _Search:
 
         from engine.training.reference import partition
 
-        order = torch.randperm(self.count, generator=self.noise_orders)
+        order = self.journal.once("order", lambda: torch.randperm(self.count, generator=self.noise_orders))
         self.pair.start_perturbing()
         return self.pair.sweep(
             partition(order, self.surrogate.batch_size, self.device),
             steps=self.spec.pgd_steps,
             step_size=self.spec.step_size_rel * self.spec.epsilon,
-        ).item()
+        )
 
 
 def build(spec: Spec) -> AUE:

@@ -70,12 +70,12 @@ class ContrastivePoisoning:
         """Alternate between the surrogate and the noise."""
         search, rounds = _Search(self.spec, images, context), self.spec.rounds
         total = rounds * (self.spec.restarts + 1)
-        for done in range(total):
+        for done in context.journal.loop("round", total):
             if done and done % rounds == 0:
                 search.take_fresh_surrogate(done // rounds)
             search.set_lr(done % rounds)
-            model_loss = search.train_surrogate()
-            noise_loss = search.learn_noise()
+            model_loss = context.journal.once("model", search.train_surrogate)
+            noise_loss = context.journal.once("noise", search.learn_noise)
             note = f"loss after model steps {model_loss:.3f}, after noise steps {noise_loss:.3f}"
             context.progress(done + 1, total, note)
         return search.noise.poison(image_views=search.pair.image_views)
@@ -85,7 +85,7 @@ class _Search:
     """The surrogate, the noise and the streams that Algorithm 1 moves."""
 
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
-        from engine.batching import endless_batches
+        from engine.batching import EndlessBatches
         from engine.noise import Noise
         from engine.training.bilevel import Bilevel
 
@@ -98,12 +98,14 @@ class _Search:
             generator=stream(spec.seed, "attack", "delta"),
         )
         self.model_batches, self.noise_batches = (
-            endless_batches(
+            EndlessBatches(
                 len(images), spec.surrogate.batch_size, stream(spec.seed, "attack", name), context.machine.device
             )
             for name in ("model_order", "noise_order")
         )
-        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(spec.seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, context, draws=stream(spec.seed, "attack", "views"))
+        context.journal.keep("model_batches", self.model_batches)
+        context.journal.keep("noise_batches", self.noise_batches)
         self.take_fresh_surrogate(0)
 
     def take_fresh_surrogate(self, number: int) -> None:
@@ -130,23 +132,18 @@ class _Search:
 
     def train_surrogate(self) -> float:
         """Lines 3 to 6: gradient steps on the weights, the noise frozen; return the last loss."""
-        self.pair.start_training()
-        for _ in range(self.spec.model_steps):
-            loss = self.pair.train(next(self.model_batches))
-        return loss.item()
+        return self.pair.learn(self.model_batches, self.spec.model_steps)
 
     def learn_noise(self) -> float:
         """Lines 7 to 14: signed gradient steps on the noise, the surrogate frozen; return the last loss."""
-        self.pair.start_perturbing()
-        for _ in range(self.spec.noise_steps):
-            loss = self.pair.perturb(
-                next(self.noise_batches),
-                steps=self.spec.pgd_steps,
-                step_size=self.spec.step_size_rel * self.spec.epsilon,
-                objective=self._objective,
-                moving=self.spec.moving_surrogate,
-            )
-        return loss.item()
+        return self.pair.perturb_batches(
+            self.noise_batches,
+            self.spec.noise_steps,
+            steps=self.spec.pgd_steps,
+            step_size=self.spec.step_size_rel * self.spec.epsilon,
+            objective=self._objective,
+            moving=self.spec.moving_surrogate,
+        )
 
     def _objective(self, victim: Victim, views: Sequence[Tensor], labels: Tensor, delta: Tensor) -> Tensor:
         return victim.loss(views, labels, gradient=self.spec.gradient)

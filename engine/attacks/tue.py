@@ -70,9 +70,10 @@ class TUE:
     def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
         """Alternate between the surrogate and the noise."""
         search, rounds = _Search(self.spec, images, context), self.spec.rounds
-        for round_ in range(rounds):
-            search.train_surrogate(round_)
-            context.progress(round_ + 1, rounds, f"objective before the last noise steps {search.learn_noise():.3f}")
+        for round_ in context.journal.loop("round", rounds):
+            context.journal.once("model", partial(search.train_surrogate, round_))
+            objective = context.journal.once("noise", search.learn_noise)
+            context.progress(round_ + 1, rounds, f"objective before the last noise steps {objective:.3f}")
         return search.noise.poison(image_views=search.pair.image_views)
 
 
@@ -80,7 +81,7 @@ class _Search:
     """The surrogate, the noise, and the streams that move them."""
 
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
-        from engine.batching import endless_batches
+        from engine.batching import EndlessBatches
         from engine.noise import Noise
         from engine.optimization import sgd
         from engine.training.bilevel import Bilevel
@@ -91,7 +92,7 @@ class _Search:
         self.noise = Noise(
             images, context, granularity="sample", epsilon=spec.epsilon, generator=stream(seed, "attack", "delta")
         )
-        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, context, draws=stream(seed, "attack", "views"))
         weights = stream(seed, "attack", "surrogate")
         victim: Victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         if spec.ssl_weight > 0:
@@ -102,8 +103,10 @@ class _Search:
         else:
             self.pair.take_frozen(victim, views=())
         orders = stream(seed, "attack", "model_order")
-        self.model_batches = endless_batches(self.count, surrogate.batch_size, orders, device)
-        self.noise_orders = stream(seed, "attack", "noise_order")
+        self.model_batches = EndlessBatches(self.count, surrogate.batch_size, orders, device)
+        self.noise_orders, self.journal = stream(seed, "attack", "noise_order"), context.journal
+        self.journal.keep("model_batches", self.model_batches)
+        self.journal.keep("noise_orders", self.noise_orders)
 
     def train_surrogate(self, round_: int) -> None:
         """Take gradient steps on the weights, the noise frozen, at the round's rate; none where noise asks nobody."""
@@ -114,9 +117,7 @@ class _Search:
         surrogate = self.spec.surrogate
         progress = (round_ + 1) / self.spec.rounds
         set_lr(self.pair.optimizer, cosine_lr(progress, lr=surrogate.lr, final_lr_rel=surrogate.final_lr_rel))
-        self.pair.start_training()
-        for _ in range(self.spec.model_steps):
-            self.pair.train(next(self.model_batches))
+        self.pair.learn(self.model_batches, self.spec.model_steps)
 
     def learn_noise(self) -> float:
         """Take signed gradient steps on all noise, the surrogate frozen; return the mean objective before the last."""
@@ -125,14 +126,14 @@ class _Search:
         from engine.batching import batches
         from engine.transfer import to_device
 
-        order = to_device(torch.randperm(self.count, generator=self.noise_orders), self.device)
+        order = self.journal.once("order", lambda: torch.randperm(self.count, generator=self.noise_orders))
         self.pair.start_perturbing()
         return self.pair.sweep(
-            batches(order, self.spec.surrogate.batch_size),
+            [*batches(to_device(order, self.device), self.spec.surrogate.batch_size)],
             steps=self.spec.pgd_steps,
             step_size=self.spec.step_size_rel * self.spec.epsilon,
             objective=self._objective,
-        ).item()
+        )
 
     def _objective(self, victim: Victim, views: Sequence[Tensor], labels: Tensor, delta: Tensor) -> Tensor:
         from engine.crossing import everyones

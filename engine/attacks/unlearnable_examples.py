@@ -74,10 +74,11 @@ class UnlearnableExamples:
     def __call__(self, images: ImageSet, context: AttackContext) -> Poison:
         """Alternate between the surrogate and the noise until the surrogate makes almost no error."""
         search, spec = _Search(self.spec, images, context), self.spec
-        for round_ in range(1, spec.max_rounds + 1):
-            loss = search.train_surrogate()
-            search.learn_noise()
-            error = search.error()
+        for done in context.journal.loop("round", spec.max_rounds):
+            round_ = done + 1
+            loss = context.journal.once("model", search.train_surrogate)
+            context.journal.once("noise", search.learn_noise)
+            error = context.journal.once("error", search.error)
             is_reached = error <= spec.target_error and round_ >= spec.min_rounds
             note = f"loss after model steps {loss:.3f}, error {error:.3f}, target {spec.target_error}"
             if is_reached:
@@ -98,7 +99,7 @@ class _Search:
     def __init__(self, spec: Spec, images: ImageSet, context: AttackContext) -> None:
         import torch
 
-        from engine.batching import endless_batches
+        from engine.batching import EndlessBatches
         from engine.optimization import sgd
         from engine.perturbation import stratified_mask
         from engine.training.bilevel import Bilevel
@@ -108,28 +109,24 @@ class _Search:
         device, batch_size = context.machine.device, surrogate.batch_size
         orders, weights = stream(spec.seed, "attack", "noise_order"), stream(spec.seed, "attack", "surrogate")
         self.noise = _noise(spec, images, context)
-        self.pair = Bilevel(self.noise, machine=context.machine, draws=stream(spec.seed, "attack", "views"))
+        self.pair = Bilevel(self.noise, context, draws=stream(spec.seed, "attack", "views"))
         optimizer = partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay)
         victim = build_plugin("victims", surrogate, source=context.source, generator=weights)
         self.pair.take(victim, optimizer)
-        self.model_batches = endless_batches(
-            len(images), batch_size, stream(spec.seed, "attack", "model_order"), device
-        )
+        self.model_batches = EndlessBatches(len(images), batch_size, stream(spec.seed, "attack", "model_order"), device)
+        context.journal.keep("model_batches", self.model_batches)
         chosen = stratified_mask(images.labels.cpu(), fraction=spec.noise_fraction, generator=orders).nonzero()[:, 0]
         self.noise_batches = partition(chosen[torch.randperm(len(chosen), generator=orders)], batch_size, device)
 
     def train_surrogate(self) -> float:
         """Take gradient steps on the weights, the noise frozen; return the last loss."""
-        self.pair.start_training()
-        for _ in range(self.spec.model_steps):
-            loss = self.pair.train(next(self.model_batches), max_norm=self.spec.max_grad_norm)
-        return loss.item()
+        return self.pair.learn(self.model_batches, self.spec.model_steps, max_norm=self.spec.max_grad_norm)
 
-    def learn_noise(self) -> None:
-        """Take signed gradient steps on the noise, the surrogate frozen."""
+    def learn_noise(self) -> float:
+        """Take signed gradient steps on the noise, the surrogate frozen; return the mean loss before the last."""
         self.pair.start_perturbing()
         step_size = self.spec.step_size_rel * self.spec.epsilon
-        self.pair.sweep(self.noise_batches, steps=self.spec.pgd_steps, step_size=step_size)
+        return self.pair.sweep(self.noise_batches, steps=self.spec.pgd_steps, step_size=step_size)
 
     def error(self) -> float:
         """Return the frozen surrogate's share of errors on the poisoned images that noise is learnt on."""

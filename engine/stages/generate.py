@@ -18,7 +18,7 @@ from engine.protocols import AttackContext, ImageSet, Job, Poison
 from engine.randomness import stream
 from engine.spec import AttackSpec
 from engine.specfiles import load, resolved
-from engine.stages.inputs import command_of, load_dataset, numerics, source_of
+from engine.stages.inputs import command_of, journal_of, load_dataset, numerics, source_of
 from engine.study import STARTS, cost_path, poison_path
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ def generate_job(dataset: str, name: str, attack: str, init: str, precision: str
         (poison_path(dataset, name), cost_path(dataset, f"generate@{name}")),
         precision,
         about,
-        lambda machine: generate(dataset, name, attack, init, machine),
+        lambda machine: generate(dataset, name, attack, init, about, machine),
         is_shared=True,
     )
 
 
-def generate(dataset: str, name: str, attack: str, init: str, machine: Machine) -> Path:
-    """Make the poison ``name`` with an attack that starts from ``init``, and return its folder."""
+def generate(dataset: str, name: str, attack: str, init: str, about: dict[str, Any], machine: Machine) -> None:
+    """Make the poison ``name`` with an attack that starts from ``init``; ``about`` is what a checkpoint depends on."""
     from engine.perturbation import stratified_mask
 
     meter = Meter(machine)
@@ -60,23 +60,24 @@ def generate(dataset: str, name: str, attack: str, init: str, machine: Machine) 
     perturbed = stratified_mask(
         clean.labels, fraction=spec.poison_fraction, generator=stream(spec.seed, "attack", "perturbed")
     )
-    with machine.run(), progress_of(f"generate {name}") as progress:
+    journal = journal_of("generate", dataset, name, about, machine)
+    with machine.run(), progress_of(f"generate {name}") as progress, journal.open():
+        journal.keep("meter", meter)
         start = init if init in STARTS else read_poison(poison_path(dataset, init)).poison
         source = source_of(dataset_spec, split)
-        context = AttackContext(source, start, perturbed.to(machine.device), machine, progress)
+        context = AttackContext(source, start, perturbed.to(machine.device), machine, progress, journal)
         poison: Poison = plugins.build("attacks", spec)(clean.to(machine.device), context)
-    if is_first():
-        about = {
-            "name": name,
-            "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
-            "attack": {"name": attack, "spec": resolved(spec), "init": init},
-            "epsilon": spec.epsilon,
-            "precision": machine.precision.name,
-            "numerics": numerics("generate"),
-        }
-        _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
-        write_json(cost_path(dataset, f"generate@{name}"), meter.record())
-    return target
+        if is_first():
+            made_of = {
+                "name": name,
+                "dataset": {"name": dataset, "spec": resolved(dataset_spec), "checksum": checksum(split)},
+                "attack": {"name": attack, "spec": resolved(spec), "init": init},
+                "epsilon": spec.epsilon,
+                "precision": machine.precision.name,
+                "numerics": numerics("generate"),
+            }
+            _write(target, poison, clean, perturbed, made_of, truncate=spec.quantization == "truncate")
+            write_json(cost_path(dataset, f"generate@{name}"), meter.record())
 
 
 def _write(

@@ -6,8 +6,13 @@ import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from engine import plugins
+from engine.checkpoints import ROOT as CHECKPOINTS
+from engine.checkpoints import Checkpoints
+from engine.journal import Journal
+from engine.machine import Machine
 from engine.progress import progress_of
 from engine.protocols import Source, Split
 from engine.spec import DatasetSpec
@@ -36,6 +41,12 @@ def numerics(stage: str) -> int:
     """Return the version of the numbers that a stage makes."""
     versions = read_document(Path(__file__).parents[1] / "numerics.yaml").content
     return int(versions[stage])
+
+
+def journal_of(stage: str, dataset: str, key: str, about: dict[str, Any], machine: Machine) -> Journal:
+    """Return the journal of a stage's job, with its checkpoints under ``.work``."""
+    checkpoints = Checkpoints(CHECKPOINTS / f"{stage}-{dataset}-{key}", about)
+    return Journal(checkpoints, interval=60 * machine.checkpoint_minutes)
 
 
 def command_of(stage: str, options: Mapping[str, object]) -> tuple[str, ...]:

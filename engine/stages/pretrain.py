@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 import time
@@ -16,6 +15,7 @@ from engine.artifacts import encoded_images, read_images, read_manifest
 from engine.artifacts.encoder import write_encoder
 from engine.artifacts.files import sha256, write_csv, write_json
 from engine.errors import EngineError
+from engine.journal import Journal
 from engine.machine import Machine
 from engine.metering import Meter
 from engine.processes import is_first
@@ -24,7 +24,7 @@ from engine.protocols import MEASURES, Defense, DefenseContext, Feed, Job, Measu
 from engine.randomness import stream
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
-from engine.stages.inputs import command_of, load_dataset, numerics
+from engine.stages.inputs import command_of, journal_of, load_dataset, numerics
 from engine.stages.originals import originals, some_images
 from engine.study import Cell, poison_path
 from engine.victimspec import VictimSpec
@@ -71,16 +71,22 @@ def pretrain(cell: Cell, about: dict[str, Any], machine: Machine) -> None:
     manifest = read_manifest(poison_path(cell.dataset, cell.poison))
     source = source_in(manifest)
     spec, defense = load("victims", cell.victim), plugins.build("defenses", load("defenses", cell.defense))
-    with machine.run(), progress_of(f"pretrain {cell.key}") as progress:
+    journal = journal_of("pretrain", cell.dataset, cell.key, about, machine)
+    with machine.run(), progress_of(f"pretrain {cell.key}") as progress, journal.open():
         clock = _Clock(progress)
-        victim, curve = _Pretraining(cell, spec, manifest, source, machine, clock).defended(defense)
-    if not is_first():
-        return
+        journal.keep("meter", meter)
+        journal.keep("clock", clock)
+        victim, curve = _Pretraining(cell, spec, manifest, source, machine, clock, journal).defended(defense)
+        if is_first():
+            described = {"mean": list(source.mean), "std": list(source.std), "num_classes": source.num_classes}
+            _write(cell, victim, curve, {**about, "source": described})
+            write_json(cell.cost, {**meter.record(), "seconds_per_epoch": clock.seconds_per_epoch})
+
+
+def _write(cell: Cell, victim: Victim, curve: list[dict[str, float]], about: dict[str, Any]) -> None:
     classifier = victim.classifier.state_dict() if victim.classifier is not None else None
-    described = {"mean": list(source.mean), "std": list(source.std), "num_classes": source.num_classes}
-    write_encoder(cell.encoder, victim.encoder.state_dict(), {**about, "source": described}, classifier)
+    write_encoder(cell.encoder, victim.encoder.state_dict(), about, classifier)
     write_csv(cell.curve, [{**row, **{name: row.get(name) for name in MEASURES}} for row in curve])
-    write_json(cell.cost, {**meter.record(), "seconds_per_epoch": clock.seconds_per_epoch})
 
 
 class _Clock:
@@ -88,11 +94,14 @@ class _Clock:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.times = [time.perf_counter()]
+        self.mark = time.perf_counter()
+        self.durations: list[float] = []
 
     def __call__(self, done: int, total: int, note: str) -> None:
         """Report on, and look at the time."""
-        self.times = [*(self.times if done > 1 else self.times[-1:]), time.perf_counter()]
+        now = time.perf_counter()
+        self.durations = [*(self.durations if done > 1 else []), now - self.mark]
+        self.mark = now
         self.progress(done, total, note)
 
     def apart(self, measure: Measure) -> Measure:
@@ -101,8 +110,7 @@ class _Clock:
         def timed(epoch: int) -> dict[str, float]:
             start = time.perf_counter()
             found = measure(epoch)
-            spent = time.perf_counter() - start
-            self.times = [moment + spent for moment in self.times]
+            self.mark += time.perf_counter() - start
             return found
 
         return timed
@@ -110,7 +118,15 @@ class _Clock:
     @property
     def seconds_per_epoch(self) -> float:
         """Return the median over the epochs of the last training."""
-        return statistics.median(after - before for before, after in itertools.pairwise(self.times))
+        return statistics.median(self.durations)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an interrupted run has seen, the part of an epoch that it was in included."""
+        return {"durations": self.durations, "since": time.perf_counter() - self.mark}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as if no time had passed."""
+        self.durations, self.mark = state["durations"], time.perf_counter() - state["since"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,7 @@ class _Pretraining:
     source: Source
     machine: Machine
     clock: _Clock
+    journal: Journal
 
     def defended(self, defense: Defense) -> tuple[Victim, list[dict[str, float]]]:
         """Train on the released images under a defense; return the learner and its curve."""
@@ -133,6 +150,8 @@ class _Pretraining:
             DefenseContext(stream(seed, "defense", name), self.machine.precision, self._undefended)
             for name in ("dataset", "objective")
         )
+        # Before training it is drawn from again after a stop, as then; while training, it goes on from where it was.
+        self.journal.keep("objective", at_objective.generator)
         with self._training_set(defense, at_dataset) as feed:
             victim = defense.on_objective(fresh_victim(self.spec, self.source, seed), at_objective)
             measures = Measures(victim, measured, self.spec.epochs, self.machine.precision, seed)
@@ -148,7 +167,14 @@ class _Pretraining:
         return {prefixes[name]: images_u8.to(self.machine.device) for name, images_u8 in found.items()}
 
     def _undefended(self, which: Literal["released", "clean"]) -> nn.Module:
-        """Train the victim as it would be without a defense and return its encoder."""
+        """Return the encoder of the victim, trained as it would be without a defense."""
+        victim = fresh_victim(self.spec, self.source, self.cell.seed)
+        self.machine.place(victim.network)
+        trained = self.journal.once(f"undefended_{which}", lambda: self._train_undefended(victim, which))
+        victim.encoder.load_state_dict(trained)
+        return victim.encoder.eval()
+
+    def _train_undefended(self, victim: Victim, which: Literal["released", "clean"]) -> dict[str, Tensor]:
         from engine.batching import Resident
 
         if which == "released":
@@ -156,14 +182,13 @@ class _Pretraining:
         else:
             _, split = load_dataset(self.cell.dataset)
             images = split.train
-        victim = fresh_victim(self.spec, self.source, self.cell.seed)
         self._train(victim, Resident(images.to(self.machine.device)), Defense())
-        return victim.encoder
+        return victim.encoder.state_dict()
 
     def _train(
         self, victim: Victim, feed: Feed, defense: Defense, measure: Measure | None = None
     ) -> list[dict[str, float]]:
-        from engine.training.pretrain import Recipe, pretrain, unmeasured
+        from engine.training.pretrain import Course, Recipe, pretrain, unmeasured
 
         self.machine.place(victim.network)
         return pretrain(
@@ -174,7 +199,7 @@ class _Pretraining:
             precision=self.machine.precision,
             seed=self.cell.seed,
             progress=self.clock,
-            measure=measure or unmeasured,
+            course=Course(measure or unmeasured, self.journal),
         )
 
     @contextmanager

@@ -6,18 +6,20 @@ on its share of every batch, and what a method returns is of that share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine import processes
-from engine.machine import Machine
+from engine.errors import EngineError
 from engine.noise import Noise
-from engine.optimization import descend, trained
+from engine.optimization import descend, set_lr, trained
 from engine.perturbation import add_poison, descend_linf
 from engine.processes import share_of
-from engine.protocols import Victim
+from engine.protocols import AttackContext, Victim
 from engine.views import Views
 
 Objective = Callable[[Victim, Sequence[Tensor], Tensor, Tensor], Tensor]
@@ -29,6 +31,10 @@ def own_loss(victim: Victim, views: Sequence[Tensor], labels_B: Tensor, delta_BC
     return victim.loss(views, labels_B)
 
 
+class SearchDiverged(EngineError):
+    """A loss of the surrogate or of the noise is no finite number any more."""
+
+
 class Bilevel:
     """One surrogate at a time, the noise, and the views that both learn from.
 
@@ -38,12 +44,15 @@ class Bilevel:
     victim: Victim
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, noise: Noise, *, machine: Machine, draws: torch.Generator) -> None:
-        self.noise, self.machine, self.draws = noise, machine, draws
-        self.precision = machine.precision
+    def __init__(self, noise: Noise, context: AttackContext, *, draws: torch.Generator) -> None:
+        self.noise, self.machine, self.journal, self.draws = noise, context.machine, context.journal, draws
+        self.precision = self.machine.precision
         self.scaler = self.precision.scaler()
         self.image_views = 0
         self._views: Sequence[Views] | None = None
+        self._loss, self._total = (torch.zeros((), device=self.precision.device) for _ in range(2))
+        self.journal.keep("noise", noise.values)
+        self.journal.keep("pair", self)
 
     def take(self, surrogate: Victim, optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
         """Put a fresh surrogate on the device, in place of the one before."""
@@ -70,6 +79,41 @@ class Bilevel:
         self.victim.network.eval()
         for weight in self._weights:
             weight.requires_grad_(False)
+
+    def learn(
+        self,
+        batches: Iterator[Tensor],
+        steps: int,
+        *,
+        lr: Callable[[int], float] | None = None,
+        max_norm: float | None = None,
+    ) -> float:
+        """Let the surrogate take gradient steps, the noise frozen, and return the last loss.
+
+        ``lr`` gives every step its rate; without it, the optimizer's stays.
+
+        Raises:
+            SearchDiverged: the last loss is no finite number.
+        """
+        self.start_training()
+        for step in self.journal.loop("step", steps):
+            if lr is not None:
+                set_lr(self.optimizer, lr(step))
+            self._loss.copy_(self.train(next(batches), max_norm=max_norm))
+        return self.last_loss("surrogate")
+
+    def last_loss(self, whose: str) -> float:
+        """Return the last loss of all processes, which waits for a GPU.
+
+        Raises:
+            SearchDiverged: it is no finite number.
+        """
+        loss = processes.mean(self._loss).item()
+        if not math.isfinite(loss):
+            raise SearchDiverged(
+                f"the loss of the {whose} is {loss}; lower the surrogate's learning rate (attack: surrogate.lr)"
+            )
+        return loss
 
     def train(self, rows_B: Tensor, *, max_norm: float | None = None) -> Tensor:
         """Take one gradient step on the weights, the noise frozen, and return the loss before it."""
@@ -107,15 +151,37 @@ class Bilevel:
         self.noise.write_(rows_B, touched)
         return loss.detach()
 
+    def perturb_batches(self, batches: Iterator[Tensor], count: int, **how: Any) -> float:
+        """Let the noise of some batches take its steps, the surrogate frozen, and return the last loss.
+
+        Raises:
+            SearchDiverged: the last loss is no finite number.
+        """
+        self.start_perturbing()
+        for _ in self.journal.loop("batch", count):
+            self._loss.copy_(self.perturb(next(batches), **how))
+        return self.last_loss("noise")
+
     def sweep(
-        self, batches: Iterable[Tensor], *, steps: int, step_size: float, objective: Objective = own_loss
-    ) -> Tensor:
-        """Perturb, confined, batch after batch, and return the mean over their images of the losses before the last."""
-        total, count = torch.zeros((), device=self.precision.device), 0
-        for rows_B in batches:
-            loss = self.perturb(rows_B, steps=steps, step_size=step_size, objective=objective, confined=True)
-            total, count = total + len(rows_B) * loss, count + len(rows_B)
-        return processes.mean(total / count)
+        self,
+        batches: Sequence[Tensor],
+        *,
+        steps: int,
+        step_size: float,
+        objective: Objective = own_loss,
+        report: Callable[[int], None] | None = None,
+    ) -> float:
+        """Perturb, confined, batch after batch, and return the mean over their images of the losses before the last.
+
+        ``report`` is told after each batch how many are done.
+        """
+        self._total.zero_()
+        for place in self.journal.loop("batch", len(batches)):
+            loss = self.perturb(batches[place], steps=steps, step_size=step_size, objective=objective, confined=True)
+            self._total += len(batches[place]) * loss
+            if report is not None:
+                report(place + 1)
+        return processes.mean(self._total / sum(map(len, batches))).item()
 
     @torch.no_grad()
     def error(self, batches: Iterable[Tensor]) -> float:
@@ -142,3 +208,26 @@ class Bilevel:
         self.image_views += len(rows_B) * len(views)
         with self.precision.autocast():
             return objective(self.victim, views, self.noise.labels(rows_B), delta)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what moves, beside the noise."""
+        optimizer = getattr(self, "optimizer", None)
+        return {
+            "network": self.victim.network.state_dict(),
+            "optimizer": optimizer.state_dict() if optimizer is not None else {},
+            "scaler": self.scaler.state_dict(),
+            "draws": self.draws.get_state(),
+            "image_views": self.image_views,
+            "losses": [self._loss, self._total],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what moved."""
+        self.victim.network.load_state_dict(state["network"])
+        if state["optimizer"]:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.draws.set_state(state["draws"])
+        self.image_views = state["image_views"]
+        for own, saved in zip((self._loss, self._total), state["losses"], strict=True):
+            own.copy_(saved)

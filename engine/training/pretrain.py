@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from engine.journal import Journal, Stateful
 from engine.optimization import descend, set_lr, sgd, trained, warmup_cosine_lr
 from engine.precision import Precision
 from engine.processes import Share, check_divides, mean, own, share_of, world
@@ -32,7 +34,14 @@ class Recipe:
 
 
 class TrainingDiverged(EngineError):
-    """The loss is not a finite number any more."""
+    """A loss is not a finite number.
+
+    Shapes: rows int64 [B], the images of the batch.
+    """
+
+    def __init__(self, loss: float, epoch: int, step: int, rows: Tensor) -> None:
+        super().__init__(f"the loss is {loss} in epoch {epoch}, step {step + 1}; lower the learning rate (victim: lr)")
+        self.epoch, self.step, self.rows = epoch, step, rows
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,22 @@ class Training:
         whole = order[: len(order) // batch_size * batch_size].view(-1, batch_size)
         return feed.batches(whole[:, self.share.rows].flatten(), batch_size // world())
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what moves while the learner trains."""
+        draws = self.draws.get_state(), self.defense_draws.get_state()
+        return {"draws": draws, "parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what moved."""
+        for generator, saved in zip((self.draws, self.defense_draws), state["draws"], strict=True):
+            generator.set_state(saved)
+        for part, saved in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+    @property
+    def _parts(self) -> tuple[Stateful, ...]:
+        return self.victim.network, self.optimizer, self.scaler
+
 
 def start_training(victim: Victim, *, recipe: Recipe, defense: Defense, precision: Precision, seed: int) -> Training:
     """Give a learner its optimizer and its streams, and put it into training mode."""
@@ -87,6 +112,50 @@ def unmeasured(epoch: int) -> dict[str, float]:
     return {}
 
 
+class Course:
+    """What a training shows, epoch by epoch, and where it is."""
+
+    def __init__(self, measure: Measure = unmeasured, journal: Journal | None = None) -> None:
+        self.measure, self.journal = measure, journal or Journal()
+        self.curve: list[dict[str, float]] = []
+
+    def begin(self, device: torch.device) -> None:
+        """Begin an epoch."""
+        self.total, self.first_bad = torch.zeros((), device=device), torch.full((), -1.0, device=device)
+
+    def add(self, loss: Tensor, step: int) -> None:
+        """Count a step's loss."""
+        self.total += loss
+        is_first = ~loss.isfinite() & (self.first_bad < 0)
+        self.first_bad = torch.where(is_first, step, self.first_bad)
+
+    def check(self, epoch: int, order: Tensor, batch_size: int) -> None:
+        """Stop where the loss of a step was no finite number.
+
+        Raises:
+            TrainingDiverged: it was.
+        """
+        total, bad = mean(self.total).item(), mean(self.first_bad).item()
+        if not math.isfinite(total):
+            step = int(bad)
+            raise TrainingDiverged(total, epoch + 1, step, order[step * batch_size : (step + 1) * batch_size])
+
+    def end(self, epoch: int, steps: int, lr: float) -> None:
+        """Add an epoch's row to the curve."""
+        loss = mean(self.total).item() / steps
+        self.curve.append({"epoch": epoch, "loss": loss, "lr": lr, **self.measure(epoch)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was shown."""
+        return {"curve": self.curve, "total": self.total, "first_bad": self.first_bad}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what was shown."""
+        self.curve[:] = state["curve"]
+        self.total.copy_(state["total"])
+        self.first_bad.copy_(state["first_bad"])
+
+
 def pretrain(
     victim: Victim,
     feed: Feed,
@@ -96,16 +165,17 @@ def pretrain(
     precision: Precision,
     seed: int,
     progress: Progress,
-    measure: Measure = unmeasured,
+    course: Course | None = None,
 ) -> list[dict[str, float]]:
     """Train a learner in place and return the mean loss and the learning rate of every epoch, and what was measured.
 
     The feed must be on the network's device. The loss is read once per epoch, so that a GPU never waits
-    inside one. Where processes share the run, each trains on its part of every batch.
+    inside one. Where processes share the run, each trains on its part of every batch. ``course`` says what is
+    measured meanwhile, and lets training go on that was stopped.
 
     Raises:
         EngineError: fewer images than one batch, or processes that cannot share a batch.
-        TrainingDiverged: the mean loss of an epoch is not finite.
+        TrainingDiverged: a loss is not finite.
     """
     check_divides(recipe.batch_size, "the victim's batch_size")
     steps = len(feed) // recipe.batch_size
@@ -113,22 +183,26 @@ def pretrain(
         raise EngineError(
             f"{len(feed)} images are fewer than one batch of {recipe.batch_size}; lower the victim's batch_size"
         )
+    course = course or Course()
+    journal = course.journal
     orders = stream(seed, "victim", "order")
     training = start_training(victim, recipe=recipe, defense=defense, precision=precision, seed=seed)
-    curve = []
-    for epoch in range(recipe.epochs):
-        order = torch.randperm(len(feed), generator=orders)
-        total = torch.zeros((), device=precision.device)
-        batches = training.batches(feed, order, recipe.batch_size)
-        for step, (images_u8, labels) in enumerate(batches, start=epoch * steps):
-            lr = lr_at(step, steps, recipe)
-            set_lr(training.optimizer, lr)
-            total += training.step(images_u8, labels)
-        loss = _finite(mean(total).item() / steps, epoch + 1)
-        curve.append({"epoch": epoch + 1, "loss": loss, "lr": lr, **measure(epoch + 1)})
-        progress(epoch + 1, recipe.epochs, _note(curve))
+    course.begin(precision.device)
+    for name, part in (("training", training), ("course", course), ("orders", orders)):
+        journal.keep(name, part)
+    for epoch in journal.loop("epoch", recipe.epochs):
+        order = journal.once("order", lambda: torch.randperm(len(feed), generator=orders))
+        course.begin(precision.device)
+        loop = journal.loop("step", steps)
+        batches = training.batches(feed, order[loop.start * recipe.batch_size :], recipe.batch_size)
+        for step, (images_u8, labels) in zip(loop, batches, strict=False):  # the loop must be asked first, and ends it
+            set_lr(training.optimizer, lr_at(epoch * steps + step, steps, recipe))
+            course.add(training.step(images_u8, labels), step)
+        course.check(epoch, order, recipe.batch_size)
+        course.end(epoch + 1, steps, lr_at((epoch + 1) * steps - 1, steps, recipe))
+        progress(epoch + 1, recipe.epochs, _note(course.curve))
     victim.network.eval()
-    return curve
+    return course.curve
 
 
 def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -147,9 +221,3 @@ def _note(curve: Sequence[dict[str, float]]) -> str:
     """Say what the loss is, and what the alignment was when it was last measured."""
     aligned = [f"alignment {row['alignment']:.3f}" for row in curve if "alignment" in row]
     return ", ".join([f"loss {curve[-1]['loss']:.3f}", *aligned[-1:]])
-
-
-def _finite(loss: float, epoch: int) -> float:
-    if not math.isfinite(loss):
-        raise TrainingDiverged(f"the loss is {loss} in epoch {epoch}; lower the learning rate (victim: lr)")
-    return loss

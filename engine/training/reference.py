@@ -5,42 +5,35 @@ Shapes: B images of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
 from engine.batching import Resident
-from engine.machine import Machine
-from engine.protocols import Defense, ImageSet, Progress, Victim
+from engine.protocols import AttackContext, Defense, ImageSet, Victim
 from engine.training.bilevel import Objective
-from engine.training.pretrain import Recipe, pretrain
+from engine.training.pretrain import Course, Recipe, pretrain
 from engine.transfer import to_device
 
 
 def train_reference(
-    victim: Victim,
-    images: ImageSet,
-    *,
-    recipe: Recipe,
-    machine: Machine,
-    generator: torch.Generator,
-    progress: Progress,
+    victim: Victim, images: ImageSet, context: AttackContext, *, recipe: Recipe, generator: torch.Generator, total: int
 ) -> int:
     """Train a network on clean images in place and return how many augmented images that took.
 
-    The generator gives the training a seed of its own, so that no victim shares its views or its order.
+    The generator gives the training a seed of its own, so that no victim shares its views or its order. Epochs are
+    reported as the first of ``total`` steps.
     """
-    machine.place(victim.network)
+    context.machine.place(victim.network)
     seed = int(torch.randint(2**31, (), generator=generator))
     pretrain(
         victim,
         Resident(images),
         recipe=recipe,
         defense=Defense(),
-        precision=machine.precision,
+        precision=context.machine.precision,
         seed=seed,
-        progress=progress,
+        progress=lambda done, _, note: context.progress(done, total, f"reference network: {note}"),
+        course=Course(journal=context.journal),
     )
     seen = len(images) // recipe.batch_size * recipe.batch_size
     return recipe.epochs * seen * len(victim.views)
@@ -69,10 +62,3 @@ def adversarial(goal: str, num_classes: int) -> Objective:
 def partition(order: Tensor, batch_size: int, device: torch.device) -> tuple[Tensor, ...]:
     """Cut an order of images into batches that hold all of them; the last may be smaller."""
     return to_device(order, device).split(batch_size)
-
-
-def reported(batches: Sequence[Tensor], progress: Progress, done: int, total: int, note: str) -> Iterator[Tensor]:
-    """Yield batches, and report each once it has been used, as a step beyond those done."""
-    for number, rows_B in enumerate(batches, start=1):
-        yield rows_B
-        progress(done + number, total, note)

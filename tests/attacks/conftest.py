@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from engine.backbones import resnet18
+from engine.journal import Journal
 from engine.machine import Machine
 from engine.protocols import AttackContext, Gradient, ImageSet, Source, Victim
 from engine.randomness import stream
@@ -105,6 +106,7 @@ def context() -> Callable[..., AttackContext]:
             perturbed=torch.ones(10, dtype=torch.bool) if perturbed is None else perturbed,
             machine=Machine.of("cpu", "fp32"),
             progress=lambda *report: None if reports is None else reports.append(report),
+            journal=Journal(),
         )
 
     return make

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from engine.attacks import contrastive_poisoning
 from engine.attacks.contrastive_poisoning import _Search
 from engine.backbones import resnet18
+from engine.journal import Journal
 from engine.machine import Machine
 from engine.perturbation import add_poison
 from engine.protocols import AttackContext, Gradient, ImageSet, Poison, Source, Victim
@@ -57,6 +58,7 @@ def context(init: str | Poison = "uniform", perturbed: Tensor = ALL, reports: li
         perturbed=perturbed,
         machine=Machine.of("cpu", "fp32"),
         progress=lambda *report: None if reports is None else reports.append(report),
+        journal=Journal(),
     )
 
 

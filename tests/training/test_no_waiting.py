@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from engine import optimization, plugins
 from engine.attacks.contrastive_poisoning import _Search
+from engine.journal import Journal
 from engine.machine import Machine
 from engine.precision import Precision
 from engine.protocols import AttackContext, ImageSet, Source, Victim
@@ -85,7 +86,7 @@ def test_the_steps_of_contrastive_poisoning_never_wait(granularity: str, monkeyp
     }
     perturbed = torch.ones(48, dtype=torch.bool)
     context = AttackContext(
-        SOURCE, "zero", perturbed, Machine(META, Precision("fp32", META), channels_last=False), print
+        SOURCE, "zero", perturbed, Machine(META, Precision("fp32", META), channels_last=False), print, Journal()
     )
     search = _Search(parsed("attacks", spec), images(), context)
     reads = []

@@ -19,7 +19,7 @@ from engine.precision import Precision
 from engine.protocols import Defense, DefenseContext, Gradient, ImageSet, Measure, Source, Victim
 from engine.randomness import stream
 from engine.training.measures import Measures
-from engine.training.pretrain import Recipe, TrainingDiverged, pretrain, unmeasured
+from engine.training.pretrain import Course, Recipe, TrainingDiverged, pretrain, unmeasured
 from engine.victims import byol, moco_v2, simclr
 from engine.victimspec import ViewsSpec
 from engine.views import Views
@@ -257,7 +257,7 @@ def test_progress_says_the_loss_and_the_last_alignment() -> None:
         precision=FP32,
         seed=0,
         progress=lambda done, total, note: notes.append(note.split(", ")),
-        measure=lambda epoch: {"alignment": 0.25} if epoch == 2 else {},
+        course=Course(lambda epoch: {"alignment": 0.25} if epoch == 2 else {}),
     )
     assert [note[1:] for note in notes] == [[], ["alignment 0.250"], ["alignment 0.250"]]
     assert all(note[0].startswith("loss ") for note in notes)
@@ -265,7 +265,7 @@ def test_progress_says_the_loss_and_the_last_alignment() -> None:
 
 @pytest.mark.parametrize("start", [1.0, float("nan")], ids=["infinite", "not a number"])
 def test_a_loss_that_is_not_finite_stops_the_run(start: float) -> None:
-    with pytest.raises(TrainingDiverged, match="in epoch 1; lower the learning rate"):
+    with pytest.raises(TrainingDiverged, match=r"in epoch 1, step \d+; lower the learning rate"):
         train(Recorder(start), lr=1e30, warmup_epochs=0)
 
 
