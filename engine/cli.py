@@ -206,6 +206,17 @@ def repro(
     raise typer.Exit(repro(tuple(stages or ()), slots))
 
 
+@app.command()
+def cancel(
+    key: Annotated[str, typer.Argument(help="STAGE@KEY or KEY of a cell; without it, every job of this project.")] = "",
+) -> None:
+    """Cancel this project's Slurm jobs, or one cell's."""
+    from engine.slurm import cancel
+
+    for line in cancel(key or None) or ["no job of this project is queued or runs"]:
+        typer.echo(line)
+
+
 def _run(job: Job, layout: str) -> None:
     """Run a stage's job where the layout says, and print what it made."""
     from engine.processes import is_first
