@@ -38,7 +38,7 @@ def _not_ours(option: str) -> str:
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 """One line without control characters."""
-Option = Annotated[Text, Field(pattern=r"^--[a-z]"), AfterValidator(_not_ours)]
+Option = Annotated[str, Field(pattern=r"^--[a-z][^\x00-\x1f\x7f]*$"), AfterValidator(_not_ours)]
 
 
 class Spec(ExecutorSpec):

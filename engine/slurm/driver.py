@@ -39,7 +39,8 @@ def submit_or_attach(job: Job, allocation: Allocation, pace: Pace | None = None)
             return
         live = _patiently(lambda: client.squeue_mine(name), pace)
         attempt = attempts.latest()
-        if live:
+        over = attempt is not None and attempt.exit_code() is not None  # which Slurm may not know yet
+        if live and not over:
             attempt = _attach(job, live[0], attempt, pace)
         elif attempt is None or not attempt.has_made(job.outs):
             attempt = attempts.new()
