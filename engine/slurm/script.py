@@ -113,7 +113,7 @@ def _launch(allocation: Allocation, job: Job, python: str) -> str:
     )
     if nodes == 1:
         return f"{torchrun} {command}"
-    return f"{SRUN} {torchrun} {command}"
+    return f"{SRUN} {torchrun} {MEETING_POINT} {command}"
 
 
 FINISH = """\
@@ -145,6 +145,8 @@ if [ -z "$address" ]; then
   finish 1
 fi
 port=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))"""
+
+MEETING_POINT = '--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$address:$port"'
 
 SRUN = (
     'srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} '

@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 NODES = ("node1", "node2")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun", "setpriv")
 SECONDS_TO_START = 30
 
-# cred_expire is how long a requeued job waits (120 s by default); NoInAddrAny binds to the loopback alone.
+# cred_expire is how long a requeued job waits: 120 s by default, and for less than 5. NoInAddrAny: the loopback alone.
 CONFIGURATION = """
 ClusterName=engine
 SlurmctldHost={host}(127.0.0.1)
@@ -28,7 +28,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={state}/run/munge.socket,cred_expire=1
+AuthInfo=socket={state}/run/munge.socket,cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SrunPortRange={first_srun_port}-{last_srun_port}
 StateSaveLocation={state}/ctld
@@ -135,7 +135,9 @@ def _munge_options(state: Path) -> list[str]:
 @contextmanager
 def _daemon(state: Path, *command: str) -> Iterator[None]:
     with (state / "log" / f"{command[0]}.out").open("a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        # setpriv: a killed test leaves no daemon behind.
+        ended_with_this = ("setpriv", "--pdeathsig", "TERM", *command)
+        process = subprocess.Popen(ended_with_this, stdout=output, stderr=output, start_new_session=True)
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ echo "job $SLURM_JOB_ID runs on $SLURM_JOB_NODELIST, requeued ${SLURM_RESTART_CO
 ending= signalled=
 trap 'ending=1 signalled=1' TERM
 trap 'signalled=1; echo "SIGUSR2: the job will be requeued"; scontrol requeue "$SLURM_JOB_ID"' USR2
-srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1 --label '/home/ada/a project/.venv/bin/python' -m torch.distributed.run --nnodes=2 --nproc-per-node=4 -m engine pretrain --seed 0 &
+srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1 --label '/home/ada/a project/.venv/bin/python' -m torch.distributed.run --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$address:$port" -m engine pretrain --seed 0 &
 child=$!
 while :; do
   signalled=
