@@ -6,7 +6,12 @@ The real ones are tested in test_slurm_cluster.py; these reach what a healthy cl
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from engine.protocols import Job
+from engine.slurm.watch import Pace
 
 JOB = 7
 
@@ -47,6 +52,29 @@ exit 0
 SCONTROL = """
 echo "$@" >> "$FAKE/scontrol.arguments"
 """
+
+
+OUT = Path("artifacts/d/encoder/cp_s-simclr-none-0.safetensors")
+QUICK = Pace(look=0.02, ask_first=0.02, ask_at_most=0.1, patience=30, appear=0.3, second_interrupt=0.5)
+MAKES_OUT = f'mkdir -p "$ENGINE_OUTPUT_ROOT/artifacts/d/encoder"; echo made > "$ENGINE_OUTPUT_ROOT/{OUT}"'
+
+
+def _never(machine: object) -> None:
+    raise AssertionError("a job was done in the submitting process")
+
+
+def job(shell: str = MAKES_OUT, **changes: Any) -> Job:
+    """A job whose command is a line of shell: the interpreter's place is taken by sh, see ``slurm``."""
+    made = Job(
+        stage="pretrain",
+        key="cp_s-simclr-none-0",
+        dataset="d",
+        command=("-c", shell),
+        outs=(OUT,),
+        identity="0123456789abcdef",
+        work=_never,
+    )
+    return replace(made, **changes)
 
 
 class FakeSlurm:

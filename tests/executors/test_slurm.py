@@ -28,29 +28,11 @@ from engine.slurm import Allocation, submit_or_attach
 from engine.slurm.attempts import Attempt, Attempts, job_name
 from engine.slurm.client import SlurmUnreachable
 from engine.slurm.script import batch_script, options
-from engine.slurm.watch import Pace
 from engine.specfiles import load
-from tests.executors.fake_slurm import JOB, FakeSlurm
+from tests.executors.fake_slurm import JOB, MAKES_OUT, OUT, QUICK, FakeSlurm, job
 
 PROJECT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "scripts"
-OUT = Path("artifacts/d/encoder/cp_s-simclr-none-0.safetensors")
-QUICK = Pace(look=0.02, ask_first=0.02, ask_at_most=0.1, patience=0.4, appear=1.0, second_interrupt=0.5)
-MAKES_OUT = f'mkdir -p "$ENGINE_OUTPUT_ROOT/artifacts/d/encoder"; echo made > "$ENGINE_OUTPUT_ROOT/{OUT}"'
-
-
-def job(shell: str = MAKES_OUT, **changes: Any) -> Job:
-    """A job whose command is a line of shell: the interpreter's place is taken by sh, see ``slurm``."""
-    made = Job(
-        stage="pretrain",
-        key="cp_s-simclr-none-0",
-        dataset="d",
-        command=("-c", shell),
-        outs=(OUT,),
-        identity="0123456789abcdef",
-        work=lambda machine: pytest.fail("a job was done in the submitting process"),
-    )
-    return replace(made, **changes)
 
 
 @pytest.fixture
@@ -72,8 +54,8 @@ def attempts() -> Attempts:
     return Attempts(Path.cwd() / ".work/slurm" / job_name(job(), Path.cwd()))
 
 
-def run(made: Job | None = None, allocation: Allocation | None = None) -> None:
-    submit_or_attach(made or job(), allocation or Allocation(), QUICK)
+def run(made: Job | None = None, **pace: float) -> None:
+    submit_or_attach(made or job(), Allocation(), replace(QUICK, **pace))
 
 
 # What is submitted
@@ -346,7 +328,7 @@ def test_an_unknown_queue_is_asked_again_before_anything_is_submitted(
 def test_nothing_is_submitted_while_the_queue_stays_unknown(slurm: FakeSlurm) -> None:
     slurm.fail(10_000)
     with pytest.raises(SlurmUnreachable, match="none was submitted"):
-        run()
+        run(patience=0.3)
     assert slurm.submissions == 0
     assert slurm.questions >= 2
 
@@ -394,7 +376,7 @@ def test_a_job_that_ends_without_a_word_has_failed(slurm: FakeSlurm, state: str 
 def test_an_exit_code_that_a_network_file_system_shows_late_is_waited_for(slurm: FakeSlurm) -> None:
     slurm.end_as("COMPLETED")
     late = f'{MAKES_OUT}; (sleep 0.4; echo 0 > "$attempt/exit") & kill -KILL $PPID'
-    run(job(f"attempt=${{ENGINE_OUTPUT_ROOT%/outs}}; {late}"))
+    run(job(f"attempt=${{ENGINE_OUTPUT_ROOT%/outs}}; {late}"), appear=30)
     assert OUT.read_text() == "made\n"
 
 
@@ -427,7 +409,8 @@ def test_variables_that_narrow_a_listing_or_name_another_job_are_not_passed_on(
 
 DRIVER = """
 import sys
-from tests.executors.test_slurm import QUICK, job, submit_or_attach, Allocation
+from engine.slurm import Allocation, submit_or_attach
+from tests.executors.fake_slurm import QUICK, job
 sys.executable = "/bin/sh"
 from engine.errors import EngineError
 try:
