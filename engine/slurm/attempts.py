@@ -25,7 +25,7 @@ def job_name(job: Job, project: Path) -> str:
     Raises:
         EngineError: a part of it has characters that Slurm's commands read as something else.
     """
-    name = f"{prefix(project)}{job.stage}-{job.key}-{job.identity[:12]}"
+    name = f"{prefix(project)}{job.stage}-{job.dataset}-{job.key}-{job.identity[:12]}"
     if not NAME.fullmatch(name):
         raise EngineError(f"{name!r} cannot be a Slurm job's name: use letters, digits, '_', '.' and '-' in names")
     return name

@@ -30,6 +30,6 @@ def _prefix() -> str:
 
 
 def _cell(name: str) -> str:
-    """Return ``STAGE@KEY`` of a job's name, which ends in a part of its identity."""
-    stage, _, rest = name.removeprefix(_prefix()).partition("-")
-    return f"{stage}@{rest.rpartition('-')[0]}"
+    """Return ``STAGE@KEY`` of a job's name, in which a data set is before the key and a part of the identity last."""
+    stage, _, *key = name.removeprefix(_prefix()).split("-")[:-1]
+    return f"{stage}@{'-'.join(key)}"

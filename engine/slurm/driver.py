@@ -5,14 +5,13 @@ The job does not need it. Whoever runs the same stage again, after this process 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from engine.errors import EngineError, JobFailed
-from engine.launching import publish
+from engine.errors import EngineError
+from engine.launching import JobFailed, publish
 from engine.protocols import Job
 from engine.slurm import client
 from engine.slurm.attempts import FOLDER, Attempt, Attempts, job_name
@@ -31,6 +30,7 @@ def submit_or_attach(job: Job, allocation: Allocation, pace: Pace | None = None)
         SlurmUnreachable: whether the job exists cannot be known, or it was refused.
     """
     pace = pace or Pace()
+    allocation = allocation if job.is_shared else allocation.of_one_process()
     project = Path.cwd().resolve()
     name = job_name(job, project)
     attempts = Attempts(project / FOLDER / name)
@@ -51,7 +51,7 @@ def submit_or_attach(job: Job, allocation: Allocation, pace: Pace | None = None)
 
 def _submit(job: Job, allocation: Allocation, name: str, attempt: Attempt, pace: Pace) -> None:
     project = Path.cwd().resolve()
-    attempt.script.write_text(batch_script(allocation, job, attempt=attempt, project=project, python=sys.executable))
+    attempt.script.write_text(batch_script(allocation, job, attempt=attempt, project=project))
     try:
         job_id = client.sbatch(options(allocation, name=name, attempt=attempt, project=project), attempt.script)
     except client.SlurmUnreachable as error:

@@ -7,10 +7,11 @@ repeats is quoted. The one text that is code is the layout's ``prelude``.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.launching import INSIDE, OUTPUT_ROOT, torchrun_arguments
+from engine.launching import INSIDE, OUTPUT_ROOT, torchrun_command
 from engine.protocols import Job
 from engine.slurm.attempts import Attempt
 
@@ -39,6 +40,11 @@ class Allocation:
     signal_before: int = 120
     extra: tuple[str, ...] = ()
     prelude: tuple[str, ...] = ()
+
+    def of_one_process(self) -> Allocation:
+        """Return what a stage needs whose work cannot be shared."""
+        gpus = None if self.gpus_per_node is None else 1
+        return replace(self, nodes=1, devices_per_node=1, gpus_per_node=gpus)
 
 
 def options(allocation: Allocation, *, name: str, attempt: Attempt, project: Path) -> tuple[str, ...]:
@@ -73,7 +79,7 @@ def options(allocation: Allocation, *, name: str, attempt: Attempt, project: Pat
     )
 
 
-def batch_script(allocation: Allocation, job: Job, *, attempt: Attempt, project: Path, python: str) -> str:
+def batch_script(allocation: Allocation, job: Job, *, attempt: Attempt, project: Path) -> str:
     """Return the script of a job.
 
     SIGUSR2 comes before the time limit, and where a cluster is set up so, before preemption: the script requeues the
@@ -96,24 +102,24 @@ def batch_script(allocation: Allocation, job: Job, *, attempt: Attempt, project:
         "ending= signalled=",
         "trap 'ending=1 signalled=1' TERM",
         *((REQUEUE,) if allocation.requeue else ()),
-        f"{_launch(allocation, job, python)} &",
+        f"{_launch(allocation, job)} &",
         WAIT,
     )
     return "\n".join(parts) + "\n"
 
 
-def _launch(allocation: Allocation, job: Job, python: str) -> str:
-    """Return the command line of the stage: itself, under torchrun, or under torchrun on every node."""
-    command = shlex.join(job.command)
+def _launch(allocation: Allocation, job: Job) -> str:
+    """Return the command line of the stage: itself, under torchrun, or under torchrun on every node.
+
+    No node restarts its part of several on its own: the parts would not agree on it.
+    """
     nodes, devices = allocation.nodes, allocation.devices_per_node
     if nodes * devices == 1:
-        return f"{shlex.quote(python)} {command}"
-    torchrun = (
-        f"{shlex.quote(python)} {shlex.join(torchrun_arguments(nodes=nodes, devices_per_node=devices, restarts=0))}"
-    )
+        return shlex.join((sys.executable, *job.command))
     if nodes == 1:
-        return f"{torchrun} {command}"
-    return f"{SRUN} {torchrun} {MEETING_POINT} {command}"
+        return shlex.join(torchrun_command(job.command, devices_per_node=devices))
+    meeting = (f"--nnodes={nodes}", "--rdzv-backend=c10d")
+    return f"{SRUN} {shlex.join(torchrun_command(job.command, devices_per_node=devices, rendezvous=meeting))}"
 
 
 FINISH = """\
@@ -144,9 +150,8 @@ if [ -z "$address" ]; then
   echo "scontrol does not say the address of the first node, '$head': the nodes cannot meet" >&2
   finish 1
 fi
-port=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))"""
-
-MEETING_POINT = '--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$address:$port"'
+port=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))
+export PET_RDZV_ID="$SLURM_JOB_ID" PET_RDZV_ENDPOINT="$address:$port"  # torchrun's options"""
 
 SRUN = (
     'srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} '

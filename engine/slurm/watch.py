@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import EngineError, JobFailed
+from engine.errors import EngineError
+from engine.launching import JobFailed
 from engine.protocols import Job
 from engine.slurm import client
 from engine.slurm.attempts import Attempt

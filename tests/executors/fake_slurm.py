@@ -71,7 +71,8 @@ def job(shell: str = MAKES_OUT, **changes: Any) -> Job:
         dataset="d",
         command=("-c", shell),
         outs=(OUT,),
-        identity="0123456789abcdef",
+        precision="fp32",
+        about={"seed": 0},
         work=_never,
     )
     return replace(made, **changes)

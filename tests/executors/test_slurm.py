@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 
 from engine import plugins
 from engine.cli import app
-from engine.errors import EngineError, JobFailed
+from engine.errors import EngineError
 from engine.executors.slurm import Spec
+from engine.launching import JobFailed
 from engine.protocols import Job
 from engine.slurm import Allocation, submit_or_attach
 from engine.slurm.attempts import Attempt, Attempts, job_name
@@ -68,7 +69,6 @@ def rendered(allocation: Allocation, command: tuple[str, ...] = ("-m", "engine",
         job(command=command),
         attempt=attempt,
         project=Path("/home/ada/a project"),
-        python="/home/ada/a project/.venv/bin/python",
     )
 
 
@@ -81,7 +81,10 @@ def rendered(allocation: Allocation, command: tuple[str, ...] = ("-m", "engine",
         ("two_nodes_of_four.sh", Allocation(nodes=2, devices_per_node=4, max_requeues=3)),
     ],
 )
-def test_the_batch_script_is_a_function_of_what_is_asked_for(file: str, allocation: Allocation) -> None:
+def test_the_batch_script_is_a_function_of_what_is_asked_for(
+    file: str, allocation: Allocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/home/ada/a project/.venv/bin/python")
     script = rendered(allocation)
     assert script == (GOLDEN / file).read_text()
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
@@ -121,13 +124,14 @@ def test_no_text_becomes_shell(words: list[str], name: str, tmp_path: Path) -> N
     project = tmp_path / name
     attempt = Attempt(project / "attempt")
     attempt.folder.mkdir(parents=True)
-    script = batch_script(
-        Allocation(),
-        job(command=("%s\\0", *words), dataset="$(touch injected)\ntouch injected\n"),
-        attempt=attempt,
-        project=project,
-        python=shutil.which("printf") or "",
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", shutil.which("printf"))
+        script = batch_script(
+            Allocation(),
+            job(command=("%s\\0", *words), dataset="$(touch injected)\ntouch injected\n"),
+            attempt=attempt,
+            project=project,
+        )
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, check=True)
     remark, _, printed = done.stdout.partition(b"\n")
     assert remark.startswith(b"job ")
@@ -176,7 +180,6 @@ def test_every_way_to_write_a_time_limit_is_read(time_limit: str) -> None:
 @pytest.mark.parametrize(("name", "processes"), [("slurm", 1), ("slurm_two_nodes", 8)])
 def test_the_example_layouts_ask_for_what_they_say(name: str, processes: int) -> None:
     spec = load("layouts", name)
-    assert spec.processes == processes
     allocation = plugins.build("layouts", spec).allocation
     assert allocation.nodes * allocation.devices_per_node == processes
     assert allocation.gpus_per_node == spec.devices_per_node
@@ -186,17 +189,25 @@ def test_the_example_layouts_ask_for_what_they_say(name: str, processes: int) ->
 def test_a_name_tells_projects_cells_and_configurations_apart() -> None:
     here = Path("/home/ada/one")
     name = job_name(job(), here)
-    assert name.endswith("-pretrain-cp_s-simclr-none-0-0123456789ab")
+    assert name.endswith(f"-pretrain-d-cp_s-simclr-none-0-{job().identity[:12]}")
     others = [
         job_name(job(), Path("/home/ada/two")),
-        job_name(job(identity="f" * 64), here),
+        job_name(job(about={"seed": 1}), here),
         job_name(job(key="cp_c-simclr-none-0"), here),
         job_name(job(stage="probe"), here),
+        job_name(job(dataset="e"), here),
     ]
-    assert len({name, *others}) == 5
+    assert len({name, *others}) == 6
     for key in ("a,b", "a b", "a\n", "a/b", "$(a)"):
         with pytest.raises(EngineError, match="cannot be a Slurm job's name"):
             job_name(job(key=key), here)
+
+
+def test_work_that_cannot_be_shared_asks_for_one_process(slurm: FakeSlurm) -> None:
+    everything = Allocation(nodes=2, devices_per_node=4, gpus_per_node=4, cpus_per_device=2)
+    submit_or_attach(job(is_shared=False), everything, QUICK)
+    asked = (slurm / "sbatch.arguments").read_text().splitlines()
+    assert {"--nodes=1", "--gpus-per-node=1", "--cpus-per-task=2"} <= set(asked)
 
 
 # The script, run by bash alone
@@ -209,7 +220,7 @@ def started(script: str, slurm: FakeSlurm, **environment: str) -> subprocess.Pop
 
 def prepared(command: str, allocation: Allocation | None = None) -> tuple[Attempt, str]:
     attempt = attempts().new()
-    made = batch_script(allocation or Allocation(), job(command), attempt=attempt, project=Path.cwd(), python="/bin/sh")
+    made = batch_script(allocation or Allocation(), job(command), attempt=attempt, project=Path.cwd())
     return attempt, made
 
 

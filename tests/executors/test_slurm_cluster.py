@@ -30,7 +30,8 @@ from engine.errors import EngineError
 from engine.protocols import Job
 from engine.slurm import Allocation, submit_or_attach
 wishes, *command = sys.argv[1:]
-job = Job("pretrain", "cp_s-simclr-none-0", "d", tuple(command), (Path("outs/made.txt"),), "0123456789abcdef", print)
+outs = (Path("outs/made.txt"),)
+job = Job("pretrain", "cp_s-simclr-none-0", "d", tuple(command), outs, "fp32", {}, print, is_shared=True)
 try:
     submit_or_attach(job, Allocation(**json.loads(wishes)))
 except EngineError as error:

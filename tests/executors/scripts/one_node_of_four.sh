@@ -19,7 +19,7 @@ echo "job $SLURM_JOB_ID runs on $SLURM_JOB_NODELIST, requeued ${SLURM_RESTART_CO
 ending= signalled=
 trap 'ending=1 signalled=1' TERM
 trap 'signalled=1; echo "SIGUSR2: the job will be requeued"; scontrol requeue "$SLURM_JOB_ID"' USR2
-'/home/ada/a project/.venv/bin/python' -m torch.distributed.run --nnodes=1 --nproc-per-node=4 -m engine pretrain --seed 0 &
+'/home/ada/a project/.venv/bin/python' -m torch.distributed.run --nproc-per-node=4 --max-restarts=0 --standalone -m engine pretrain --seed 0 &
 child=$!
 while :; do
   signalled=

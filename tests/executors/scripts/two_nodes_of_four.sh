@@ -22,11 +22,12 @@ if [ -z "$address" ]; then
   finish 1
 fi
 port=$((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000))
+export PET_RDZV_ID="$SLURM_JOB_ID" PET_RDZV_ENDPOINT="$address:$port"  # torchrun's options
 echo "job $SLURM_JOB_ID runs on $SLURM_JOB_NODELIST, requeued ${SLURM_RESTART_COUNT:-0} times"
 ending= signalled=
 trap 'ending=1 signalled=1' TERM
 trap 'signalled=1; echo "SIGUSR2: the job will be requeued"; scontrol requeue "$SLURM_JOB_ID"' USR2
-srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1 --label '/home/ada/a project/.venv/bin/python' -m torch.distributed.run --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$address:$port" -m engine pretrain --seed 0 &
+srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1 --label '/home/ada/a project/.venv/bin/python' -m torch.distributed.run --nproc-per-node=4 --max-restarts=0 --nnodes=2 --rdzv-backend=c10d -m engine pretrain --seed 0 &
 child=$!
 while :; do
   signalled=
