@@ -93,10 +93,20 @@ class Submitter:
         (project / "world.py").write_text(WORLD)
 
     def start(self, *command: str, **wishes: Any) -> subprocess.Popen[str]:
+        """Submit a job, or attach to it."""
+        return self.run(sys.executable, "-c", DRIVER, json.dumps(wishes), *command)
+
+    def run(self, *words: str) -> subprocess.Popen[str]:
+        """Start a process that submits, in a group of its own, as a shell does."""
         with (self.project / f"said{len(self.processes)}").open("w") as output:
-            words = (sys.executable, "-c", DRIVER, json.dumps(wishes), *command)
             process = subprocess.Popen(
-                words, cwd=self.project, env=self.environment, stdout=output, stderr=output, text=True
+                words,
+                cwd=self.project,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                text=True,
+                start_new_session=True,
             )
         self.processes.append(process)
         return process
@@ -153,6 +163,26 @@ def test_a_killed_submitter_is_followed_by_one_that_attaches_to_the_same_job(sub
     assert submitter.made == f"begun at 0, job {job}"
     name = next((submitter.project / ".work/slurm").iterdir()).name
     assert submitter.slurm("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A").split() == [job]
+
+
+def test_a_second_dvc_repro_attaches_to_the_job_of_a_killed_one(submitter: Submitter) -> None:
+    (submitter.project / "submit.py").write_text(DRIVER)
+    stage = {"cmd": f"{sys.executable} submit.py {{}} stage.py 100", "outs": ["outs/made.txt"]}
+    (submitter.project / "dvc.yaml").write_text(json.dumps({"stages": {"pretrain": stage}}))
+    dvc = (sys.executable, "-m", "dvc")
+    submitter.slurm(*dvc, "init", "--no-scm", "--quiet")
+    first = submitter.run(*dvc, "repro")
+    submitter.until("step 2\n")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = submitter.run(*dvc, "repro")
+    submitter.until("step 5\n")
+    (submitter.project / "go").touch()
+    assert second.wait(40) == 0, submitter.said()
+    (job,) = submitter.jobs()
+    assert f"job {job}: attached, RUNNING" in submitter.said()
+    assert submitter.made == f"begun at 0, job {job}"
+    assert submitter.slurm(*dvc, "status", "--quiet") == ""
 
 
 def _by_slurm(submitter: Submitter, job: str) -> None:
