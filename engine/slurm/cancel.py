@@ -9,8 +9,8 @@ from engine.slurm import client
 from engine.slurm.attempts import prefix
 
 
-def cancel(key: str | None = None) -> list[str]:
-    """Cancel this project's jobs: all, or those of one cell (``KEY`` or ``STAGE@KEY``); return what was cancelled.
+def cancel(key: str | None = None) -> str:
+    """Cancel this project's jobs: all, or those of one cell (``KEY`` or ``STAGE@KEY``); say which they were.
 
     Raises:
         EngineError: no job of that cell is queued or runs.
@@ -22,7 +22,8 @@ def cancel(key: str | None = None) -> list[str]:
         raise EngineError(f"no job of {key!r} is queued or runs; there are: {there}")
     for listed in chosen:
         client.scancel(listed.job_id)
-    return [f"cancelled job {listed.job_id}: {live[listed]}, {listed}" for listed in chosen]
+    told = [f"cancelled job {listed.job_id}: {live[listed]}, {listed}" for listed in chosen]
+    return "\n".join(told) or "no job of this project is queued or runs"
 
 
 def _prefix() -> str:
