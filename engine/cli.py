@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.params import load_params
+
 if TYPE_CHECKING:
     from engine.protocols import Job
 
@@ -59,7 +61,7 @@ def generate(
     """Craft one poisoned copy of a data set."""
     from engine.stages.generate import generate_job
 
-    _run(generate_job(dataset, name, attack, init, precision or _params().precision), layout)
+    _run(generate_job(dataset, name, attack, init, precision or load_params().precision), layout)
 
 
 @app.command()
@@ -76,7 +78,7 @@ def pretrain(
     from engine.stages.pretrain import pretrain_job
     from engine.study import Cell
 
-    _run(pretrain_job(Cell(dataset, poison, victim, defense, seed), precision or _params().precision), layout)
+    _run(pretrain_job(Cell(dataset, poison, victim, defense, seed), precision or load_params().precision), layout)
 
 
 @app.command()
@@ -95,7 +97,7 @@ def probe(
     from engine.study import Cell
 
     cell = Cell(dataset, poison, victim, defense, seed)
-    _run(probe_job(cell, downstream, protocol or _params().probe), layout)
+    _run(probe_job(cell, downstream, protocol or load_params().probe), layout)
 
 
 @app.command()
@@ -105,7 +107,7 @@ def floor(
     """Judge the encoder that a seed starts from, before any training."""
     from engine.stages.probe import floor_job
 
-    _run(floor_job(dataset, victim, seed, downstream, protocol or _params().probe), layout)
+    _run(floor_job(dataset, victim, seed, downstream, protocol or load_params().probe), layout)
 
 
 @app.command()
@@ -199,11 +201,19 @@ def repro(
     from engine.parallel.slots import share
     from engine.specfiles import load
 
-    slots = share(jobs, load("layouts", _params().layout).device)
+    slots = share(jobs, load("layouts", load_params().layout).device)
     if dry:
         typer.echo(foresee(tuple(stages or ())))
         return
     raise typer.Exit(repro(tuple(stages or ()), slots))
+
+
+@app.command()
+def cancel(key: Annotated[str, typer.Argument(help="STAGE@KEY or KEY of a cell; by default all.")] = "") -> None:
+    """Cancel this project's Slurm jobs, or one cell's."""
+    from engine.slurm import cancel
+
+    typer.echo(cancel(key or None))
 
 
 def _run(job: Job, layout: str) -> None:
@@ -211,15 +221,9 @@ def _run(job: Job, layout: str) -> None:
     from engine.processes import is_first
     from engine.stages.dispatch import dispatch
 
-    made = dispatch(job, layout or _params().layout)
+    made = dispatch(job, layout or load_params().layout)
     if is_first():
         typer.echo(made)
-
-
-def _params():  # type: ignore[no-untyped-def]
-    from engine.params import load_params
-
-    return load_params()
 
 
 def _active_study() -> str:
