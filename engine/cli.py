@@ -218,11 +218,11 @@ def cancel(key: Annotated[str, typer.Argument(help="STAGE@KEY or KEY of a cell; 
 
 def _run(job: Job, layout: str) -> None:
     """Run a stage's job where the layout says, and print what it made."""
-    from engine.processes import is_first
+    from engine.launching import is_inside
     from engine.stages.dispatch import dispatch
 
     made = dispatch(job, layout or load_params().layout)
-    if is_first():
+    if not is_inside():
         typer.echo(made)
 
 
@@ -247,4 +247,7 @@ def main() -> None:
     try:
         app()
     except EngineError as error:
-        sys.exit(f"error: {error}")
+        if fault := os.environ.get("ENGINE_FAULT"):
+            Path(fault).write_text(str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)

@@ -5,3 +5,5 @@ from __future__ import annotations
 
 class EngineError(Exception):
     """A fault that the user can mend: the message says what is wrong, where, and what to do."""
+
+    exit_code = 1

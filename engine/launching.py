@@ -12,10 +12,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from engine.artifacts.files import OUTPUT_ROOT
 from engine.errors import EngineError
 
+__all__ = ["FAULT", "INSIDE", "OUTPUT_ROOT", "JobFailed", "inside", "is_inside", "publish", "torchrun_command"]
+
 INSIDE = "ENGINE_INSIDE"
-OUTPUT_ROOT = "ENGINE_OUTPUT_ROOT"
+FAULT = "ENGINE_FAULT"
+"""A file into which a process writes why it failed, where somebody can mend that: nobody starts it again then."""
 
 
 class JobFailed(EngineError):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engine.processes import is_first
 from engine.protocols import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -17,7 +18,9 @@ def progress_of(title: str) -> Iterator[Progress]:
     from rich.console import Console
 
     console = Console()
-    if console.is_terminal:
+    if not is_first():
+        yield lambda done, total, note: None
+    elif console.is_terminal:
         with _bar(console, title) as report:
             yield report
     else:

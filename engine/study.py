@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from engine.artifacts.files import ARTIFACTS
 from engine.spec import Name, Spec
 from engine.specfiles import ROOT, Document, Fault, SpecFault, names, parse, read_document, suggest
 
-ARTIFACTS = Path("artifacts")
 STARTS = ("zero", "uniform")
 """Where noise may start when it does not start from another poison."""
 

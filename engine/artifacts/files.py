@@ -15,6 +15,8 @@ from typing import Any
 
 from engine.errors import EngineError
 
+ARTIFACTS = Path("artifacts")
+OUTPUT_ROOT = "ENGINE_OUTPUT_ROOT"
 PARTIAL = Path(".work/partial")
 """Where unfinished artifacts lie: outside ``artifacts``, whose folders are inputs of later stages."""
 
@@ -23,12 +25,19 @@ class ArtifactError(EngineError):
     """An artifact is missing, unfinished, damaged, or of a format that this version cannot read."""
 
 
+def destination(target: Path) -> Path:
+    """Return where an artifact is written: in its place, or below ``ENGINE_OUTPUT_ROOT``, from where it is moved."""
+    root = os.environ.get(OUTPUT_ROOT)
+    return Path(root) / target if root and ARTIFACTS in target.parents else target
+
+
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` when the block ends without an error.
 
     A process that dies inside the block leaves ``target`` as it was. What ``target`` held is replaced.
     """
+    target = destination(target)
     with _scratch(target) as scratch:
         partial = scratch / target.name
         partial.mkdir()
@@ -45,6 +54,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a path whose file becomes ``target`` when the block ends without an error."""
+    target = destination(target)
     with _scratch(target) as scratch:
         partial = scratch / target.name
         yield partial

@@ -76,8 +76,8 @@ class AdversarialPoisoning:
         victim, cost = self._reference(images, context, total)
         deltas, draws = (stream(spec.seed, "attack", name) for name in ("delta", "views"))
         best = _Best(self._start(images, context, stream(spec.seed, "attack", "unused")), cost=cost)
-        journal.keep("deltas", deltas)
-        journal.keep("best", best)
+        for name, part in (("deltas", deltas), ("draws", draws), ("best", best)):
+            journal.keep(name, part)
         for trial in journal.loop("trial", spec.trials):
             pair = Bilevel(self._start(images, context, deltas), context, draws=draws)
             pair.take_frozen(victim, self._views())

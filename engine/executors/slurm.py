@@ -68,6 +68,11 @@ class Spec(ExecutorSpec):
     # Lines of shell that the job runs before the stage, such as `module load cuda`: code, the only place for it.
     prelude: tuple[Text, ...] = ()
 
+    @property
+    def processes(self) -> int:
+        """Return how many processes share the work of a stage."""
+        return self.nodes * self.devices_per_node
+
     @model_validator(mode="after")
     def _the_signal_comes_after_the_start(self) -> Spec:
         if self.requeue and self.time_limit and _seconds(self.time_limit) <= self.signal_before + EARLY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from engine import plugins
@@ -25,5 +26,5 @@ def dispatch(job: Job, layout: str) -> Path:
         job.work(Machine.of(precision=job.precision, **spec.machine_fields()))
     else:
         executor: Executor = plugins.build("layouts", spec)
-        executor.execute(job)
+        executor.execute(replace(job, command=(*job.command, "--layout", layout)))
     return job.outs[0]

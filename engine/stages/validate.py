@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts.files import atomic_file
+from engine.artifacts.files import ARTIFACTS, atomic_file
 from engine.params import FILE as PARAMS
 from engine.params import Params
 from engine.specfiles import (
@@ -21,7 +21,7 @@ from engine.specfiles import (
     suggest,
 )
 from engine.stages.grid import grid_faults
-from engine.study import ARTIFACTS, STARTS, cells, check_study, study_file
+from engine.study import STARTS, cells, check_study, study_file
 
 MARK = "Every spec of this project is valid; poisons start here.\n"
 
