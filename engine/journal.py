@@ -80,6 +80,7 @@ class Journal:
     _parts: dict[str, Stateful] = field(default_factory=dict)
     _record: dict[str, Any] = field(default_factory=dict)
     _scope: list[str] = field(default_factory=list)
+    _finished: set[str] = field(default_factory=set)
     _pending: dict[str, Any] | None = None
     _asked: int = GO_ON
     _signal: int = 0
@@ -113,17 +114,33 @@ class Journal:
     def once(self, name: str, make: Callable[[], Value]) -> Value:
         """Return what ``make`` returns, tensors or plain values; after a stop, what it returned then."""
         path = self._path(name)
+        self._begin(path)
         if path not in self._record:
             with self._within(name):
                 value = make()
             self._record[path] = value
+        self._finished.add(path)
         found: Value = self._record[path]
         return found
 
     def loop(self, name: str, count: int) -> Loop:
         """Return a range that begins where it was, and at whose every step a checkpoint may be written."""
         path = self._path(name)
+        self._begin(path)
         return Loop(self, path, self._record.get(path, 0), count)
+
+    def _begin(self, path: str) -> None:
+        """Forget that a part was finished by this process, where nothing is saved: it is asked for once more.
+
+        Raises:
+            ValueError: what is saved could not tell the two apart.
+        """
+        if path not in self._finished:
+            return
+        if self.checkpoints is not None:
+            raise ValueError(f"the journal has two parts {path!r}; give each a name of its own")
+        self._finished.discard(path)
+        self._record.pop(path, None)
 
     def _path(self, name: str) -> str:
         return "/".join([*self._scope, name])
@@ -139,6 +156,7 @@ class Journal:
             self._scope.pop()
             self._parts = {path: part for path, part in self._parts.items() if not path.startswith(scope)}
             self._record = {path: value for path, value in self._record.items() if not path.startswith(scope)}
+            self._finished = {path for path in self._finished if not path.startswith(scope)}
 
     def _arrive(self, path: str) -> None:
         """Put everything back in its state, if this is the loop in which it was saved."""
@@ -211,3 +229,4 @@ class Loop:
                 yield index
             journal._record[self.path] = index + 1
             journal._pass(self.path)
+        journal._finished.add(self.path)

@@ -246,8 +246,4 @@ class Executor(Protocol):
     """Where a stage runs."""
 
     def execute(self, job: Job) -> None:
-        """Return when what the job makes is in its place.
-
-        Raises:
-            EngineError: it was not made.
-        """
+        """Return when what the job makes is in its place; raise an ``EngineError`` where it was not made."""

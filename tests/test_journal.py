@@ -205,6 +205,17 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     assert not (tmp_path / "job").exists()
 
 
+def test_two_parts_of_one_name_are_refused_where_they_are_saved_and_run_twice_where_not(tmp_path: Path) -> None:
+    def twice(journal: Journal) -> list[int]:
+        return [step for _ in range(2) for step in journal.loop("step", 2)] + [
+            journal.once("value", lambda value=value: value) for value in (5, 6)
+        ]
+
+    assert twice(Journal()) == [0, 1, 0, 1, 5, 6]
+    with pytest.raises(ValueError, match="two parts 'step'; give each a name of its own"):
+        run_in(tmp_path / "job", twice)
+
+
 def test_checkpoints_are_written_at_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

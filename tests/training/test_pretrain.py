@@ -106,7 +106,7 @@ def train(
     **changes,
 ):
     feed = Resident(image_set() if images is None else images)
-    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense, "measure": measure}
+    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense, "course": Course(measure)}
     return pretrain(victim, feed, **how, precision=FP32, seed=seed, progress=quiet)
 
 
