@@ -39,20 +39,40 @@ def _bar(console: object, title: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    pace = _Pace()
     with Bar(*columns, console=console) as bar:  # type: ignore[arg-type]
         task = bar.add_task(title, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+
+        def report(done: int, total: int, note: str) -> None:
+            rate = pace.rate(done, time.monotonic())
+            bar.update(task, completed=done, total=total, note=f"{rate:.3g}/s  {note}" if rate else note)
+
+        yield report
+
+
+class _Pace:
+    """The rate since the first report: a run that goes on begins in the middle."""
+
+    def __init__(self) -> None:
+        self.first: tuple[int, float] | None = None
+
+    def rate(self, done: int, now: float) -> float:
+        """Return steps a second, 0 where nothing is known yet."""
+        self.first = self.first or (done, now)
+        steps, seconds = done - self.first[0], now - self.first[1]
+        return steps / seconds if steps > 0 and seconds > 0 else 0.0
 
 
 def _lines(title: str) -> Progress:
-    start = time.monotonic()
-    last = float("-inf")
+    start, last, pace = time.monotonic(), float("-inf"), _Pace()
 
     def report(done: int, total: int, note: str) -> None:
         nonlocal last
         now = time.monotonic()
+        rate = pace.rate(done, now)
         if done == total or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            print(f"{title}: {done}/{total} after {now - start:.0f} s  {note}", flush=True)
+            left = f", {(total - done) / rate:.0f} s left at {rate:.3g}/s" if rate and done < total else ""
+            print(f"{title}: {done}/{total} after {now - start:.0f} s{left}  {note}", flush=True)
 
     return report
