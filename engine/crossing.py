@@ -22,14 +22,6 @@ def everyones(rows_b: Tensor) -> Tensor:
     return _Everyones.apply(rows_b) if world() > 1 else rows_b
 
 
-def summed(x: Tensor) -> Tensor:
-    """Return the sum of a tensor over the processes.
-
-    Every process's loss reads the sum, hence the gradient of a summand is the sum of all processes' gradients.
-    """
-    return _Summed.apply(x) if world() > 1 else x
-
-
 class _Everyones(torch.autograd.Function):
     """Join the rows of all processes."""
 
@@ -44,17 +36,3 @@ class _Everyones(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """Return the sum of all processes' gradients in this one's rows."""
         return own(add_up(grads[0]))
-
-
-class _Summed(torch.autograd.Function):
-    """Add up a tensor over all processes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Return the sum, the same in every process."""
-        return add_up(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """Return the gradient of the sum of all processes' losses."""
-        return add_up(grads[0])

@@ -15,7 +15,7 @@ import torch
 from torch import multiprocessing
 
 from engine import processes
-from engine.crossing import everyones, summed
+from engine.crossing import everyones
 from engine.errors import EngineError
 from engine.journal import Journal
 from engine.sharding import SharedRows
@@ -28,7 +28,6 @@ def crossing() -> dict[str, Any]:
     every = everyones(row)
     weights = torch.arange(len(every)).float()[:, None] * (processes.rank() + 1)
     (grad,) = torch.autograd.grad((every * weights).sum(), row)
-    (of_sum,) = torch.autograd.grad((summed(row) ** 2).sum() / 2, row)
     rows = SharedRows(7, (2,), torch.float16, torch.device("cpu"))
     rows.put_(slice(0, 7), torch.arange(14).view(7, 2).half())
     batch = torch.tensor([6, 0, 3, 5])
@@ -43,7 +42,6 @@ def crossing() -> dict[str, Any]:
     return {
         "every": every.detach(),
         "grad": grad,
-        "of_sum": of_sum,
         "read": read,
         "whole": rows.whole(),
         "held": len(rows.block),
@@ -110,8 +108,6 @@ class TestSharing:
             assert each["every"][:, 0].tolist() == [1.0 + row // 2 for row in range(2 * world)]
             # Every process's loss weighs row r by r (process + 1): the gradient is the sum over processes.
             assert each["grad"][:, 0].tolist() == [2 * rank * total, (2 * rank + 1) * total]
-            # The sum is total; half its square has the gradient total in each process's loss.
-            assert each["of_sum"].unique().tolist() == [world * total]
 
     def test_rows_lie_with_one_process_and_are_read_and_written_by_all(self, found: list[dict[str, Any]]) -> None:
         world, rows = len(found), torch.arange(14).view(7, 2).half()
