@@ -19,7 +19,8 @@ from engine.randomness import stream
 from engine.spec import AttackSpec
 from engine.specfiles import load, resolved
 from engine.stages.inputs import command_of, load_dataset, numerics, source_of
-from engine.study import STARTS, cost_path, poison_path
+from engine.stages.perturbations import measure_perturbation
+from engine.study import STARTS, cost_path, perturbation_path, poison_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,11 @@ def generate_job(dataset: str, name: str, attack: str, init: str, precision: str
         name,
         dataset,
         command_of("generate", options),
-        (poison_path(dataset, name), cost_path(dataset, f"generate@{name}")),
+        (
+            poison_path(dataset, name),
+            perturbation_path(dataset, name),
+            cost_path(dataset, f"generate@{name}"),
+        ),
         precision,
         about,
         lambda machine: generate(dataset, name, attack, init, machine),
@@ -74,26 +79,30 @@ def generate(dataset: str, name: str, attack: str, init: str, machine: Machine) 
             "precision": machine.precision.name,
             "numerics": numerics("generate"),
         }
-        _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
+        measured = _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
+        write_json(perturbation_path(dataset, name), measured)
         write_json(cost_path(dataset, f"generate@{name}"), meter.record())
     return target
 
 
 def _write(
     target: Path, poison: Poison, clean: ImageSet, perturbed: Tensor, about: dict[str, Any], *, truncate: bool
-) -> None:
+) -> dict[str, Any]:
+    """Write the artifact, and return what its perturbation is like."""
     if poison.withheld is not None:
         withheld = poison.withheld.cpu()
         poison, perturbed = replace(poison, withheld=withheld), perturbed & ~withheld
     released, levels = _release(poison, clean, perturbed, epsilon=about["epsilon"], truncate=truncate)
+    poison = replace(poison, noise=levels, unit=1 / 255)
     write_poison(
         target,
         clean=clean,
         released=ImageSet(released, clean.labels, clean.class_names),
-        poison=replace(poison, noise=levels, unit=1 / 255),
+        poison=poison,
         perturbed=perturbed,
         about=about,
     )
+    return measure_perturbation(clean, released, poison, perturbed)
 
 
 def _release(
