@@ -150,18 +150,10 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print {group: {kind: {...}}} as JSON.")] = False,
 ) -> None:
     """List every group's kinds and the names declared for them."""
-    from engine.catalog import catalog
+    from engine.catalog import as_text, catalog
 
     found = catalog()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for group, kinds in found.items():
-        typer.secho(group, bold=True)
-        for kind, card in kinds.items():
-            typer.echo(f"  {kind}: {card['Summary']}")
-            for name in card["names"]:
-                typer.echo(f"    {name}")
+    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
 @app.command()
@@ -204,6 +196,17 @@ def repro(
         typer.echo(foresee(tuple(stages or ())))
         return
     raise typer.Exit(repro(tuple(stages or ()), slots))
+
+
+@app.command()
+def plan(
+    study: Annotated[str, typer.Argument(help="A name under specs/studies; by default dvc.yaml's.")] = "",
+    calibrate: Annotated[bool, typer.Option(help="Time a few steps here, to predict hours and memory.")] = True,
+) -> None:
+    """Say what a study would run, and what that would take; run nothing of it."""
+    from engine.stages.planning import show_plan
+
+    show_plan(study or _active_study(), calibrate=calibrate)
 
 
 def _run(job: Job, layout: str) -> None:
