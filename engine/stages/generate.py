@@ -79,16 +79,16 @@ def generate(dataset: str, name: str, attack: str, init: str, machine: Machine) 
             "precision": machine.precision.name,
             "numerics": numerics("generate"),
         }
-        measured = _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
-        write_json(perturbation_path(dataset, name), measured)
+        written = _write(target, poison, clean, perturbed, about, truncate=spec.quantization == "truncate")
         write_json(cost_path(dataset, f"generate@{name}"), meter.record())
+        write_json(perturbation_path(dataset, name), measure_perturbation(clean, *written))
     return target
 
 
 def _write(
     target: Path, poison: Poison, clean: ImageSet, perturbed: Tensor, about: dict[str, Any], *, truncate: bool
-) -> dict[str, Any]:
-    """Write the artifact, and return what its perturbation is like."""
+) -> tuple[Tensor, Poison, Tensor]:
+    """Write the artifact; return the released images, the noise in grey levels, and which images it perturbs."""
     if poison.withheld is not None:
         withheld = poison.withheld.cpu()
         poison, perturbed = replace(poison, withheld=withheld), perturbed & ~withheld
@@ -102,7 +102,7 @@ def _write(
         perturbed=perturbed,
         about=about,
     )
-    return measure_perturbation(clean, released, poison, perturbed)
+    return released, poison, perturbed
 
 
 def _release(
