@@ -50,6 +50,16 @@ def catalog() -> dict[str, dict[str, Any]]:
     return found
 
 
+def as_text(found: dict[str, dict[str, Any]]) -> str:
+    """Write a catalog as indented lines: groups, kinds with their summaries, names."""
+    lines = []
+    for group, kinds in found.items():
+        lines.append(group)
+        for kind, fields in kinds.items():
+            lines += [f"  {kind}: {fields['Summary']}", *(f"    {name}" for name in fields["names"])]
+    return "\n".join(lines)
+
+
 def write_page(file: Path = PAGE) -> Path:
     """Write what every plugin is, from whom, and how it differs from its paper, as a page of documentation."""
     parts = ["# What there is", "Written by `python -m engine schema` from the cards of the plugins: do not edit."]

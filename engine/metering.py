@@ -38,7 +38,7 @@ class Meter:
         """
         return {
             "seconds": round(self.seconds, 3),
-            "peak_memory_bytes": _peak_memory(self.machine),
+            "peak_memory_bytes": peak_memory(self.machine),
             "device": device_name(self.machine),
             "processes": world(),
         }
@@ -68,7 +68,8 @@ def cpu_name() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _peak_memory(machine: Machine) -> int:
+def peak_memory(machine: Machine) -> int:
+    """Return the most bytes that this process has held at a time: of its GPU, or else of the host."""
     import torch
 
     if machine.device.type == "cuda":

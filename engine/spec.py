@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -74,6 +74,9 @@ class DatasetSpec(Spec):
 class AttackSpec(Spec):
     """What every attack declares."""
 
+    # Whether the attack itself decides when it has done enough.
+    may_end_early: ClassVar[bool] = False
+
     kind: str
     epsilon: Annotated[Number, Field(ge=0, le=127 / 255)]
     poison_fraction: Unit = 1.0
@@ -85,6 +88,15 @@ class AttackSpec(Spec):
     def withheld_fraction(self) -> float:
         """Return which share of every class is not released at all."""
         return 0.0
+
+    @property
+    def learner(self) -> VictimSpec | None:
+        """Return the surrogate whose steps are the attack's work; None where nothing is learnt."""
+        return None
+
+    def image_views(self, images: int) -> int:
+        """Predict what an attack on so many images counts as its cost; where it ``may_end_early``, at most."""
+        return 0
 
 
 class BackboneSpec(Spec):
@@ -142,13 +154,12 @@ class ExecutorSpec(Spec):
     resident_gb: Annotated[float, Field(ge=0)] | None = None
     # Processes that decode images that do not stay; 0 decodes in the training process itself.
     workers: Annotated[int, Field(ge=0)] = 2
-
     # How often a long stage writes a checkpoint, from which it goes on after it was stopped.
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
 
     @property
     def processes(self) -> int:
-        """Return how many processes share the work of a stage."""
+        """Return how many processes share the work of a stage that can be shared."""
         return 1
 
     def machine_fields(self) -> dict[str, Any]:
@@ -192,3 +203,8 @@ class ProbeSpec(Spec):
     train_set: Literal["clean", "poisoned"] = "clean"
     linear: LinearProbeSpec = LinearProbeSpec()
     knn: KnnProbeSpec = KnnProbeSpec()
+
+    def encodings(self, train: int, test: int) -> int:
+        """Return how many images a probe sends through the encoder: both halves as they are, and augmented copies."""
+        copies = min(self.linear.copies, self.linear.epochs)
+        return (1 + copies) * train + 2 * test

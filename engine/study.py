@@ -84,6 +84,11 @@ def poison_path(dataset: str, poison: str) -> Path:
     return ARTIFACTS / dataset / "poison" / poison
 
 
+def perturbation_path(dataset: str, poison: str) -> Path:
+    """Return where what was measured of a poison's perturbation lies."""
+    return ARTIFACTS / dataset / "perturbation" / f"{poison}.json"
+
+
 def floor_path(dataset: str, victim: str, seed: int, downstream: str) -> Path:
     """Return where the accuracies of the untrained backbone lie."""
     return ARTIFACTS / dataset / "floor" / f"{victim}-{seed}-{downstream}.json"

@@ -117,6 +117,15 @@ class VictimSpec(Spec):
         """Return into how many equal groups batch norm divides a training batch."""
         return self.batch_size // (self.bn_group_size or self.batch_size)
 
+    @property
+    def views_per_image(self) -> int:
+        """Return how many views of an image a step learns from."""
+        return 1
+
+    def image_views(self, images: int) -> int:
+        """Return how many augmented images a training on so many sends forwards and backwards: of whole batches."""
+        return self.epochs * (images // self.batch_size * self.batch_size) * self.views_per_image
+
     def recipe(self) -> dict[str, Any]:
         """Return what ``engine.training.pretrain.Recipe`` is made of."""
         fields = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "final_lr_rel"}
@@ -143,6 +152,11 @@ class TwoViewVictimSpec(VictimSpec):
     def both_views(self) -> tuple[ViewsSpec, ViewsSpec]:
         """Return the distributions of the first and the second view."""
         return self.views, self.views_b or self.views
+
+    @property
+    def views_per_image(self) -> int:
+        """Return how many views of an image a step compares."""
+        return 2
 
     @model_validator(mode="after")
     def _equal_sizes(self) -> TwoViewVictimSpec:

@@ -53,6 +53,7 @@ elif stage == "generate":
     start = base / "poison" / o["init"]
     text = read(start if start.is_file() else start / "data")
     write(base / "poison" / o["name"] / "data", spec("attacks", o["attack"]), spec("datasets", o["dataset"]), text)
+    write(base / "perturbation" / f"{o['name']}.json", "perturbation")
     write(base / "cost" / f"generate-{o['name']}.json", "cost")
 elif stage == "report":
     write(Path("reports") / o["study"] / "accuracy.csv", "cell,linear")

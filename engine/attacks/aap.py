@@ -48,6 +48,16 @@ class Spec(AttackSpec):
     step_size_rel: Annotated[float, Field(gt=0, le=2)] = 0.01
 
     @property
+    def learner(self) -> VictimSpec:
+        """Return the surrogate with views of the strength."""
+        learner: VictimSpec = self.augmented_surrogate
+        return learner
+
+    def image_views(self, images: int) -> int:
+        """Predict the cost: the surrogate's training, and steps on all images."""
+        return self.learner.image_views(images) + self.pgd_steps * images
+
+    @property
     def augmented_surrogate(self) -> VictimSpec:
         """Return the surrogate with views of the strength."""
         augmented: VictimSpec = self.surrogate.model_copy(update={"views": self._views(self.strength)})

@@ -27,7 +27,7 @@ from engine.plugins import spec_of
 from engine.protocols import AttackContext, ImageSet, Poison, Victim
 from engine.randomness import stream
 from engine.spec import AttackSpec, Positive
-from engine.victimspec import ViewsSpec
+from engine.victimspec import VictimSpec, ViewsSpec
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,18 @@ class Spec(AttackSpec):
     trials: Positive = 8
     # 'normal' is the official code's start, clip(N(0, 1) epsilon); 'init' takes what the study says.
     start: Literal["normal", "init"] = "normal"
+
+    @property
+    def learner(self) -> VictimSpec:
+        """Return the surrogate."""
+        learner: VictimSpec = self.surrogate
+        return learner
+
+    def image_views(self, images: int) -> int:
+        """Predict the cost: the surrogate's training, and every trial's steps on all images."""
+        views = self.surrogate.views_per_image if self.views is None else 1
+        cost: int = self.surrogate.image_views(images) + self.trials * self.pgd_steps * images * views
+        return cost
 
 
 @dataclass(frozen=True)

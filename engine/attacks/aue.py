@@ -46,6 +46,17 @@ class Spec(AttackSpec):
     step_size_rel: Annotated[float, Field(gt=0, le=2)] = 0.1
 
     @property
+    def learner(self) -> VictimSpec:
+        """Return the surrogate with views of the strength."""
+        learner: VictimSpec = self.augmented_surrogate
+        return learner
+
+    def image_views(self, images: int) -> int:
+        """Predict the cost: in every epoch a pass of the surrogate, and steps on all images."""
+        views = self.learner.views_per_image
+        return self.learner.image_views(images) + self.learner.epochs * self.pgd_steps * images * views
+
+    @property
     def augmented_surrogate(self) -> VictimSpec:
         """Return the surrogate with views of the strength."""
         from engine.views.strength import chain_of_strength

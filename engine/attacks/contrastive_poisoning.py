@@ -34,6 +34,8 @@ from engine.spec import AttackSpec, Positive
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.victimspec import VictimSpec
+
 
 class Spec(AttackSpec):
     """Contrastive Poisoning; a surrogate's own ``epochs`` and ``warmup_epochs`` play no part."""
@@ -58,6 +60,18 @@ class Spec(AttackSpec):
     gradient: Gradient = "dual"
     # The official code's habit: the momentum encoder and the queue move at every noise step too.
     moving_surrogate: bool = False
+
+    @property
+    def learner(self) -> VictimSpec:
+        """Return the surrogate."""
+        learner: VictimSpec = self.surrogate
+        return learner
+
+    def image_views(self, images: int) -> int:
+        """Predict the cost: whole batches, however many images there are."""
+        steps = self.model_steps + self.noise_steps * self.pgd_steps
+        rounds = (self.restarts + 1) * self.rounds
+        return rounds * steps * self.surrogate.batch_size * self.surrogate.views_per_image
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from engine.spec import AttackSpec, Positive
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.victimspec import VictimSpec
+
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -53,6 +55,20 @@ class Spec(AttackSpec):
     csd_gradient: Literal["full", "centres"] = "centres"
     # Whether the contrastive gradient passes the key branch too. Official code, for MoCo: yes.
     gradient: Gradient = "dual"
+
+    @property
+    def learner(self) -> VictimSpec:
+        """Return the surrogate."""
+        learner: VictimSpec = self.surrogate
+        return learner
+
+    def image_views(self, images: int) -> int:
+        """Predict the cost: none where noise asks no surrogate."""
+        if self.ssl_weight == 0:
+            return 0
+        batch = self.surrogate.batch_size
+        seen = self.model_steps * batch + self.pgd_steps * (images // batch * batch)
+        return self.rounds * seen * self.surrogate.views_per_image
 
     @model_validator(mode="after")
     def _has_an_objective(self) -> Spec:

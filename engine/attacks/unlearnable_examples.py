@@ -15,9 +15,10 @@ Deviations: the search ends after ``max_rounds`` at the latest; model steps visi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,10 +30,13 @@ from engine.spec import AttackSpec, Positive, Unit
 
 if TYPE_CHECKING:
     from engine.noise import Noise
+    from engine.victimspec import VictimSpec
 
 
 class Spec(AttackSpec):
     """Unlearnable examples; a surrogate's own ``epochs``, ``warmup_epochs`` and ``final_lr_rel`` play no part."""
+
+    may_end_early: ClassVar[bool] = True
 
     kind: Literal["unlearnable_examples"]
     granularity: Literal["sample", "class"]
@@ -55,6 +59,18 @@ class Spec(AttackSpec):
     max_grad_norm: Annotated[float, Field(gt=0)] = 5.0
     # The official loader's habit, which its authors call a flaw (issue 13): negative noise is never added.
     drop_negative: bool = False
+
+    @property
+    def learner(self) -> VictimSpec:
+        """Return the surrogate."""
+        learner: VictimSpec = self.surrogate
+        return learner
+
+    def image_views(self, images: int) -> int:
+        """Predict the cost of the last round that is allowed; classes are taken to be of one size."""
+        chosen = math.ceil(self.noise_fraction * images)
+        seen = self.model_steps * self.surrogate.batch_size + self.pgd_steps * chosen
+        return self.max_rounds * seen * self.surrogate.views_per_image
 
     @model_validator(mode="after")
     def _consistent(self) -> Spec:

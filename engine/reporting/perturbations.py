@@ -1,6 +1,6 @@
 """What perturbations are like: how visible, how separable, at which frequencies, and how they lie beside each other.
 
-Shapes: n images of one poison, evenly from its classes; R distances in the frequency plane.
+Shapes: n images of one poison; R distances in the frequency plane.
 """
 
 from __future__ import annotations
@@ -8,26 +8,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from engine.randomness import stream
 from engine.reporting.inks import REFERENCE_COLOUR, Ink, inks
+from engine.reporting.readings import MeasuredPerturbation
 from engine.reporting.results import PoisonFacts, Results
 from engine.reporting.sheet import EDGE, MUTED, WIDTH, Panel, Sheet, draw_sheet
-from engine.reporting.specimens import choose, clean_images_at, noise_at, read_images_at
 from engine.reporting.wording import number
-from engine.study import poison_path
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-POINTS = 500
-"""Images of a poison that t-SNE places: its time grows faster than their number."""
 # Paul Tol's "muted" scheme and its grey, https://personal.sron.nl/~pault/: poisons have other colours.
 CLASSES = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
 BLACK, OTHERS = "#000000", "#DDDDDD"
@@ -40,7 +33,7 @@ LETTERS = 60  # of all classes in a legend
 class Perturbation:
     """What one poison adds to images.
 
-    Shapes: labels int64 [n]; points float32 [min(n, POINTS), 2], None where there are too few; spectrum [R].
+    Shapes: labels [n]; points [n or fewer, 2], None where there are too few; spectrum [R].
     ``record`` holds its numbers, a row of a table.
     """
 
@@ -53,10 +46,10 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Perturbations:
-    """The perturbations of a study in its order, and the clean images' spectrum where there is a reference."""
+    """The perturbations of a study in its order, and the spectrum of the clean images of the first."""
 
     shown: tuple[Perturbation, ...]
-    clean_spectrum: np.ndarray | None
+    clean_spectrum: np.ndarray
     class_colours: tuple[tuple[str, str], ...]
 
     @property
@@ -65,22 +58,28 @@ class Perturbations:
         return [each.record for each in self.shown]
 
 
-def measure_perturbations(results: Results) -> Perturbations | None:
-    """Look at every poison that is there and perturbs images; None where there is none.
-
-    What is added is looked at before it is clipped to the range of pixels; what it does to images is measured on the
-    released ones, against the study's clean poison of the same data set: without one, those numbers are None.
-    """
-    attacks = [f for f in results.poisons.values() if f.is_attack and f.manifest and f.manifest["perturbed"]]
-    if not attacks:
+def perturbations_of(results: Results) -> Perturbations | None:
+    """Return what was measured of every poison that perturbs images; None where there is none."""
+    attacks = [facts for facts in results.poisons.values() if facts.is_attack and facts.manifest]
+    there = [(facts, results.perturbations[facts.name]) for facts in attacks if facts.name in results.perturbations]
+    there = [(facts, measured) for facts, measured in there if measured.images]
+    if not there:
         return None
-    found, spectra = [], []
-    for facts in attacks:
-        perturbation, clean_spectrum = _measure(results, facts)
-        found.append(perturbation)
-        spectra += [] if clean_spectrum is None else [clean_spectrum]
-    names = (attacks[0].manifest or {})["class_names"]
-    return Perturbations(tuple(found), spectra[0] if spectra else None, class_colours(names))
+    names, spectrum = (there[0][0].manifest or {})["class_names"], there[0][1].clean_spectrum
+    return Perturbations(
+        tuple(_perturbation(facts, measured) for facts, measured in there), np.array(spectrum), class_colours(names)
+    )
+
+
+def _perturbation(facts: PoisonFacts, measured: MeasuredPerturbation) -> Perturbation:
+    record = {
+        "poison": facts.name,
+        **measured.model_dump(include={"images", "psnr", "ssim"}),
+        "linf_levels": (facts.manifest or {})["max_difference_levels"],
+        **measured.model_dump(include={"l2", "separability", "chance"}),
+    }
+    points = None if measured.points is None else np.array(measured.points)
+    return Perturbation(facts.name, np.array(measured.labels), points, np.array(measured.spectrum), record)
 
 
 def class_colours(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -88,51 +87,6 @@ def class_colours(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     if len(names) > len(CLASSES) + 1:
         return (*zip(names, CLASSES, strict=False), (OTHER_CLASSES, OTHERS))
     return tuple(zip(names, (*CLASSES, BLACK), strict=False))
-
-
-def _measure(results: Results, facts: PoisonFacts) -> tuple[Perturbation, np.ndarray | None]:
-    """Return what a poison adds, and the clean spectrum of the images that it was looked at on."""
-    from engine.analysis import embed_tsne, linear_separability, radial_spectrum
-
-    folder = poison_path(results.study.dataset, facts.name)
-    labels, rows, places = choose(folder)
-    levels = noise_at(folder, facts, labels, places).float()
-    separability = linear_separability(levels, labels, generator=stream(0, "report", "halves"))
-    points = embed_tsne(levels[:POINTS])
-    clean = clean_images_at(results, facts, places)
-    record = {
-        "poison": facts.name,
-        "images": len(labels),
-        "psnr": None,
-        "ssim": None,
-        "linf_levels": (facts.manifest or {})["max_difference_levels"],
-        "l2": None,
-        "separability": None if separability is None else round(separability, 4),
-        "chance": round(float(labels.bincount().max() / len(labels)), 4),
-    }
-    if clean is not None:
-        record |= _visibility(clean.float() / 255, read_images_at(folder, rows).float() / 255)
-    spectrum = radial_spectrum(levels).numpy()
-    perturbation = Perturbation(
-        facts.name, labels.numpy(), None if points is None else points.numpy(), spectrum, record
-    )
-    return perturbation, None if clean is None else radial_spectrum(clean.float()).numpy()
-
-
-def _visibility(clean: Tensor, released: Tensor) -> dict[str, float | None]:
-    """Return the mean PSNR (of the images that differ), SSIM and Euclidean difference.
-
-    Units: images and differences in [0, 1] pixel range, PSNR in decibels.
-    """
-    from engine.analysis import psnr, ssim
-
-    ratios = psnr(clean, released)
-    ratios = ratios[ratios.isfinite()]
-    return {
-        "psnr": round(ratios.mean().item(), 4) if len(ratios) else None,
-        "ssim": round(ssim(clean, released).mean().item(), 4),
-        "l2": round((released - clean).flatten(1).norm(dim=1).double().mean().item(), 4),
-    }
 
 
 def draw_embeddings(found: Perturbations) -> Sheet | None:
@@ -193,7 +147,7 @@ def draw_spectra(results: Results, found: Perturbations) -> Sheet:
 
 def _draw_spectra(axes: Axes, found: Perturbations, ink: dict[str, Ink]) -> list[Artist]:
     reference: dict[str, Any] = {"color": REFERENCE_COLOUR, "linewidth": 3.6, "alpha": 0.55, "label": "clean images"}
-    lines = [(found.clean_spectrum, reference)] if found.clean_spectrum is not None else []
+    lines = [(found.clean_spectrum, reference)]
     for each in found.shown:
         lines.append((each.spectrum, {**ink[each.poison].line, "label": each.poison}))
     axes.set_xscale("log")

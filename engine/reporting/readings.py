@@ -66,6 +66,36 @@ class Accuracy(BaseModel):
         return self.train_set, self.select, self.numerics
 
 
+class MeasuredPerturbation(BaseModel):
+    """What a poison adds to images; of one that perturbs none, ``images`` is 0 and everything else null.
+
+    ``labels`` are of the images that were looked at, in their order, ``points`` of the first of them.
+
+    Units: psnr in decibels, l2 in [0, 1] pixel range, separability and chance from 0 to 1, spectra in grey levels².
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    images: Count
+    psnr: float | None
+    ssim: float | None
+    l2: float | None
+    separability: Annotated[float, Field(ge=0, le=1)] | None
+    chance: Annotated[float, Field(ge=0, le=1)] | None
+    labels: list[Count]
+    points: list[Annotated[list[float], Field(min_length=2, max_length=2)]] | None
+    spectrum: list[float] | None
+    clean_spectrum: list[float] | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.labels) != self.images or len(self.points or ()) > self.images:
+            raise ValueError("needs a label an image, and no more points than images")
+        if self.images and not (self.spectrum and self.clean_spectrum):
+            raise ValueError("needs spectra of its images")
+        return self
+
+
 class Cost(BaseModel):
     """What a stage took: its time and its peak of memory, and on what kind of device."""
 

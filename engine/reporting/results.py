@@ -13,10 +13,10 @@ import numpy as np
 from engine.artifacts.files import ArtifactError
 from engine.artifacts.poison import read_manifest
 from engine.params import load_params
-from engine.reporting.readings import Accuracy, Cost, Curve, TrainingCost, parse, read_curve
+from engine.reporting.readings import Accuracy, Cost, Curve, MeasuredPerturbation, TrainingCost, parse, read_curve
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
-from engine.study import Cell, StudySpec, cells, cost_path, floor_path, poison_path
+from engine.study import Cell, StudySpec, cells, cost_path, floor_path, perturbation_path, poison_path
 
 REFERENCE_KIND = "clean"
 """The attack that leaves the images alone: what every poison is compared with."""
@@ -93,6 +93,7 @@ class Results:
     defenses: dict[str, DefenseSpec] = field(default_factory=dict)
     victims: dict[str, dict[str, Any]] = field(default_factory=dict)
     probe: dict[str, Any] = field(default_factory=dict)
+    perturbations: dict[str, MeasuredPerturbation] = field(default_factory=dict)
     accuracies: dict[tuple[Cell, str], Accuracy] = field(default_factory=dict)
     floors: dict[FloorKey, Accuracy] = field(default_factory=dict)
     curves: dict[Cell, Curve] = field(default_factory=dict)
@@ -217,6 +218,9 @@ def _poison(results: Results, name: str) -> PoisonFacts:
     manifest = results.read(stage, lambda: read_manifest(folder))
     if manifest is None:
         return PoisonFacts(name, entry.attack, entry.init, resolved(load("attacks", entry.attack)))
+    file = perturbation_path(results.study.dataset, name)
+    if found := results.read(stage, lambda: parse(file, MeasuredPerturbation)):
+        results.perturbations[name] = found
     from safetensors.numpy import load_file
 
     preview = load_file(folder / "preview.safetensors")

@@ -24,7 +24,7 @@ def visibility_board(records: list[dict[str, Any]]) -> Board:
         "Of images chosen evenly from the classes: the mean PSNR of those that differ from their originals, the mean "
         "SSIM, the largest difference of a pixel value, the mean Euclidean difference of an image in [0, 1] pixel "
         "range; and how well a logistic regression tells classes by the perturbation alone, on the half that it was "
-        "not fitted to, beside the accuracy of a guess. Unknown: without a clean poison of the same data set.",
+        "not fitted to, beside the accuracy of a guess.",
         (
             *("poison", "images", "PSNR (dB)", "SSIM", "largest difference (grey levels)", "L2 difference"),
             *("linear separability", "chance"),

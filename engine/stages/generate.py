@@ -19,7 +19,8 @@ from engine.randomness import stream
 from engine.spec import AttackSpec
 from engine.specfiles import load, resolved
 from engine.stages.inputs import command_of, journal_of, load_dataset, numerics, source_of
-from engine.study import STARTS, cost_path, poison_path
+from engine.stages.perturbations import measure_perturbation
+from engine.study import STARTS, cost_path, perturbation_path, poison_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,11 @@ def generate_job(dataset: str, name: str, attack: str, init: str, precision: str
         name,
         dataset,
         command_of("generate", options),
-        (poison_path(dataset, name), cost_path(dataset, f"generate@{name}")),
+        (
+            poison_path(dataset, name),
+            perturbation_path(dataset, name),
+            cost_path(dataset, f"generate@{name}"),
+        ),
         precision,
         about,
         lambda machine: generate(dataset, name, attack, init, about, machine),
@@ -76,25 +81,29 @@ def generate(dataset: str, name: str, attack: str, init: str, about: dict[str, A
                 "precision": machine.precision.name,
                 "numerics": numerics("generate"),
             }
-            _write(target, poison, clean, perturbed, made_of, truncate=spec.quantization == "truncate")
+            written = _write(target, poison, clean, perturbed, made_of, truncate=spec.quantization == "truncate")
             write_json(cost_path(dataset, f"generate@{name}"), meter.record())
+            write_json(perturbation_path(dataset, name), measure_perturbation(clean, *written))
 
 
 def _write(
     target: Path, poison: Poison, clean: ImageSet, perturbed: Tensor, about: dict[str, Any], *, truncate: bool
-) -> None:
+) -> tuple[Tensor, Poison, Tensor]:
+    """Write the artifact; return the released images, the noise in grey levels, and which images it perturbs."""
     if poison.withheld is not None:
         withheld = poison.withheld.cpu()
         poison, perturbed = replace(poison, withheld=withheld), perturbed & ~withheld
     released, levels = _release(poison, clean, perturbed, epsilon=about["epsilon"], truncate=truncate)
+    poison = replace(poison, noise=levels, unit=1 / 255)
     write_poison(
         target,
         clean=clean,
         released=ImageSet(released, clean.labels, clean.class_names),
-        poison=replace(poison, noise=levels, unit=1 / 255),
+        poison=poison,
         perturbed=perturbed,
         about=about,
     )
+    return released, poison, perturbed
 
 
 def _release(

@@ -37,13 +37,13 @@ def report(study_name: str, *, strict: bool = False) -> Path:
     from engine.reporting.content import gather
     from engine.reporting.defended import defended
     from engine.reporting.page import render_page
-    from engine.reporting.perturbations import measure_perturbations
+    from engine.reporting.perturbations import perturbations_of
     from engine.reporting.provenance import provenance, resolved_specs
     from engine.reporting.records import write_records
 
     results = read_results(load_study(study_name))
     about = {"specs": resolved_specs(results), "provenance": provenance(results)}
-    shown, measured = defended(results), measure_perturbations(results)
+    shown, measured = defended(results), perturbations_of(results)
     content = gather(results, measured.records if measured else [], about)
     sheets = _draw(content, shown, measured)
     target = REPORTS / results.study.name

@@ -131,6 +131,14 @@ class TestContract:
         assert torch.bincount(released.images.labels).tolist() == [kept] * CLASSES
         assert released.manifest.get("withheld", 0) == CLASSES * (PER_CLASS - kept)
 
+    @pytest.mark.parametrize("changes", [{}, {"poison_fraction": 0.5, "seed": 3}])
+    def test_its_spec_predicts_its_cost(self, release: Any, kind: str, changes: dict[str, Any]) -> None:
+        counted = release(kind, **changes).manifest["image_views"]
+        spec = load("attacks", "under_test_p")
+        predicted = spec.image_views(CLASSES * PER_CLASS)
+        assert counted <= predicted if spec.may_end_early else counted == predicted
+        assert (predicted > 0) == (spec.learner is not None)
+
     def test_its_spec_says_which_granularity_it_makes(self, release: Any, kind: str) -> None:
         manifest = release(kind).manifest
         assert manifest["granularity"] == manifest["attack"]["spec"]["granularity"]
@@ -178,6 +186,24 @@ def test_noise_that_aims_at_classes_asks_for_a_surrogate_that_learns_them(projec
         else:
             with pytest.raises(SpecFault, match=rf"surrogate\.kind: given \"{learner}\".*; allowed: supervised"):
                 load("attacks", "s")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "predicted"),
+    [
+        ("contrastive_poisoning", {"restarts": 1, "rounds": 2}, 2 * 2 * (1 + 4) * 6 * 2),
+        ("tue", {"ssl_weight": 0}, 0),
+        ("adversarial_poisoning", {"views": {"size": SIZE}}, 24 + 2 * 2 * 24),
+        ("adversarial_poisoning", {"surrogate": surrogate("supervised", epochs=3, batch_size=10)}, 3 * 20 + 2 * 2 * 24),
+        ("unlearnable_examples", {"target_error": 0, "min_rounds": 2}, 2 * (2 * 6 + 2 * 24)),
+    ],
+)
+def test_a_predicted_cost_is_that_of_the_settings(
+    release: Any, kind: str, changes: dict[str, Any], predicted: int
+) -> None:
+    manifest = release(kind, **changes).manifest
+    assert load("attacks", "under_test_p").image_views(CLASSES * PER_CLASS) == predicted
+    assert manifest["image_views"] == predicted
 
 
 def test_a_poison_starts_from_another(release: Any) -> None:

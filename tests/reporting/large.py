@@ -16,7 +16,8 @@ from engine.artifacts.files import write_csv, write_json
 from engine.protocols import ImageSet, Poison
 from engine.reporting.results import floor_keys, floor_stage, generate_stage, pretrain_stage, probe_stage
 from engine.specfiles import load, resolved
-from engine.study import cells, cost_path, floor_path, load_study, poison_path
+from engine.stages.perturbations import measure_perturbation
+from engine.study import cells, cost_path, floor_path, load_study, perturbation_path, poison_path
 
 PROJECT = Path(__file__).parents[2]
 NAME, DATASET = "large", "cifar10"
@@ -106,12 +107,15 @@ def _write_poison(name: str) -> None:
     levels = torch.randint(-bound, bound + 1, (rows, 3, 32, 32), generator=generator).to(torch.int8)
     whole = levels[labels] if granularity == "class" else levels
     views = {"clean": 0, "noise": 0, "cp_c": 2_000_000, "cp_s": 60_000_000, "cp_s_moco": 50_000_000}[name]
+    clean, released = (ImageSet(pixels.to(torch.uint8), labels, CLASSES) for pixels in (images, images.int() + whole))
+    poison, perturbed = Poison(levels, granularity, views, unit=1 / 255), torch.ones(IMAGES, dtype=torch.bool)
+    write_json(perturbation_path(DATASET, name), measure_perturbation(clean, released.images_u8, poison, perturbed))
     write_poison(
         poison_path(DATASET, name),
-        clean=ImageSet(images, labels, CLASSES),
-        released=ImageSet((images.int() + whole).to(torch.uint8), labels, CLASSES),
-        poison=Poison(levels, granularity, views, unit=1 / 255),
-        perturbed=torch.ones(IMAGES, dtype=torch.bool),
+        clean=clean,
+        released=released,
+        poison=poison,
+        perturbed=perturbed,
         about={
             "dataset": {"name": DATASET, "spec": resolved(load("datasets", DATASET)), "checksum": "c1fa" * 16},
             "attack": {"name": POISONS[name], "spec": spec, "init": STARTS.get(name, "zero")},

@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from engine.artifacts import write_poison
+from engine.artifacts.files import ArtifactError, read_json, write_json
 from engine.artifacts.poison import read_manifest
 from engine.protocols import ImageSet, Poison
-from engine.reporting import specimens
-from engine.reporting.board import UNKNOWN
 from engine.reporting.inks import PALETTE, REFERENCE_COLOUR, inks
 from engine.reporting.perturbations import (
     BLACK,
@@ -27,12 +26,14 @@ from engine.reporting.perturbations import (
     class_colours,
     draw_embeddings,
     draw_spectra,
-    measure_perturbations,
+    perturbations_of,
 )
+from engine.reporting.readings import MeasuredPerturbation, parse
 from engine.reporting.results import PoisonFacts, Results
-from engine.reporting.specimens import choose, noise_at, read_images_at
 from engine.reporting.visibility import visibility_board
-from engine.study import StudySpec, poison_path
+from engine.stages import perturbations
+from engine.stages.perturbations import NOTHING, choose, measure_perturbation
+from engine.study import StudySpec, perturbation_path, poison_path
 
 CLASS_NAMES = ("cat", "dog", "eel", "fox")
 N, SIDE, K = 80, 8, 4
@@ -56,19 +57,16 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: ImageSet) -> W
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("engine.artifacts.poison.ROWS", 7)
 
-    def written(
-        name: str, levels: Tensor, granularity: str = "sample", *, kind: str = "noise", checksum: str = "ab"
-    ) -> PoisonFacts:
+    def written(name: str, levels: Tensor, granularity: str = "sample", *, kind: str = "noise") -> PoisonFacts:
         whole = levels[clean.labels] if granularity == "class" else levels
         released = ImageSet((clean.images_u8.short() + whole).to(torch.uint8), clean.labels, clean.class_names)
+        perturbed = (whole != 0).flatten(1).any(dim=1) if kind != "clean" else torch.ones(N, dtype=torch.bool)
+        poison = Poison(levels, granularity, unit=1 / 255)
         write_poison(
-            poison_path("pets", name),
-            clean=clean,
-            released=released,
-            poison=Poison(levels, granularity, unit=1 / 255),
-            perturbed=(whole != 0).flatten(1).any(dim=1) if kind != "clean" else torch.ones(N, dtype=torch.bool),
-            about={"dataset": {"checksum": checksum}},
+            poison_path("pets", name), clean=clean, released=released, poison=poison, perturbed=perturbed, about={}
         )
+        measured = measure_perturbation(clean, released.images_u8, poison, perturbed)
+        write_json(perturbation_path("pets", name), measured)
         return PoisonFacts(name, kind, "zero", {"kind": kind}, read_manifest(poison_path("pets", name)))
 
     return written
@@ -84,7 +82,8 @@ def results_of(*poisons: PoisonFacts) -> Results:
         downstream=("pets",),
         seeds=(0,),
     )
-    return Results(study, {facts.name: facts for facts in poisons})
+    measured = {facts.name: parse(perturbation_path("pets", facts.name), MeasuredPerturbation) for facts in poisons}
+    return Results(study, {facts.name: facts for facts in poisons}, perturbations=measured)
 
 
 def signs(*shape: int, seed: int = 1) -> Tensor:
@@ -97,7 +96,7 @@ def clean_poison(write: Write) -> PoisonFacts:
 
 def test_noise_of_the_whole_budget_has_the_numbers_of_the_budget(write: Write) -> None:
     results = results_of(clean_poison(write), write("byclass", signs(K), "class"))
-    found = measure_perturbations(results)
+    found = perturbations_of(results)
     assert found is not None
     (record,) = found.records
     ssim = record.pop("ssim")
@@ -115,77 +114,74 @@ def test_noise_of_the_whole_budget_has_the_numbers_of_the_budget(write: Write) -
 
 def test_independent_noise_is_near_chance_and_its_spectrum_flat(write: Write) -> None:
     results = results_of(clean_poison(write), write("each", signs(N)))
-    found = measure_perturbations(results)
+    found = perturbations_of(results)
     assert found is not None
     assert found.records[0]["separability"] < 0.25 + 3 * math.sqrt(0.25 * 0.75 / (N / 2))
     assert found.shown[0].spectrum.tolist() == pytest.approx([64] * len(found.shown[0].spectrum), rel=0.25)
-    assert found.clean_spectrum is not None
     assert found.clean_spectrum[0] > 100 * found.shown[0].spectrum[0]
 
 
-def test_what_needs_clean_images_is_none_without_those_of_the_same_data_set(write: Write) -> None:
-    noise = write("each", signs(N))
-    other = write("clean", torch.zeros(N, 3, SIDE, SIDE, dtype=torch.int8), kind="clean", checksum="other")
-    for results in (results_of(noise), results_of(other, noise), results_of(replace(other, manifest=None), noise)):
-        found = measure_perturbations(results)
-        assert found is not None
-        assert found.clean_spectrum is None
-        record = found.records[0]
-        assert [record[name] for name in ("psnr", "ssim", "l2")] == [None] * 3
-        assert record["linf_levels"] == 8
+def test_what_was_measured_is_read_back_strictly(write: Write) -> None:
+    write("each", signs(N))
+    file = perturbation_path("pets", "each")
+    content = read_json(file)
+    assert parse(file, MeasuredPerturbation).labels == content["labels"]
+    assert len(content["labels"]) == len(content["points"]) == N
+    for wrong in ({"labels": content["labels"][1:]}, {"points": [[1.0]]}, {"psnr": "30"}, {"spectrum": None}, {"x": 1}):
+        write_json(file, {**content, **wrong})
+        with pytest.raises(ArtifactError, match="holds no measured perturbation"):
+            parse(file, MeasuredPerturbation)
+
+
+def test_a_poison_that_perturbs_nothing_says_so(write: Write) -> None:
+    clean_poison(write)
+    assert read_json(perturbation_path("pets", "clean")) == NOTHING
+    assert parse(perturbation_path("pets", "clean"), MeasuredPerturbation).images == 0
+
+
+def test_measuring_twice_gives_the_same_bytes(write: Write) -> None:
+    write("each", signs(N))
+    first = perturbation_path("pets", "each").read_bytes()
+    write("each", signs(N))
+    assert perturbation_path("pets", "each").read_bytes() == first
 
 
 def test_there_is_nothing_to_see_without_perturbed_images(write: Write) -> None:
     gone = replace(write("gone", signs(N)), manifest=None)
     idle = write("idle", torch.zeros(N, 3, SIDE, SIDE, dtype=torch.int8))
-    assert measure_perturbations(results_of(clean_poison(write), gone, idle)) is None
+    assert perturbations_of(results_of(clean_poison(write), gone, idle)) is None
 
 
 def test_chosen_images_are_perturbed_evenly_of_all_classes_and_the_same_for_every_poison(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    clean: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(specimens, "MOST", 22)
-    partly = signs(N)
-    partly[::2] = 0
-    for name in ("partly", "again"):
-        write(name, partly if name == "partly" else -partly)
-    labels, rows, places = choose(poison_path("pets", "partly"))
-    assert len(rows.unique()) == 22
-    assert (rows % 2 == 1).all()
-    assert torch.equal(rows, places)
+    monkeypatch.setattr(perturbations, "MOST", 22)
+    perturbed = torch.arange(N) % 2 == 1
+    places = choose(clean.labels, perturbed)
+    assert len(places.unique()) == 22
+    assert perturbed[places].all()
+    labels = clean.labels[places]
     assert sorted(labels.bincount().tolist()) == [5, 5, 6, 6]
     assert sorted(labels[:8].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert torch.equal(choose(poison_path("pets", "again"))[1], rows)
+    assert torch.equal(choose(clean.labels, perturbed), places)
 
 
-@pytest.mark.parametrize("granularity", ["sample", "class"])
-def test_noise_clean_and_released_images_are_of_the_same_rows(write: Write, clean: ImageSet, granularity: str) -> None:
-    facts = write("noise", signs(N if granularity == "sample" else K), granularity)
-    folder = poison_path("pets", "noise")
-    labels, rows, places = choose(folder)
-    originals = clean.images_u8[places]
-    assert torch.equal(clean.labels[places], labels)
-    assert torch.equal(
-        read_images_at(folder, rows).short(), originals.short() + noise_at(folder, facts, labels, places)
-    )
-
-
-def test_rows_of_a_poison_that_withholds_images_are_found(write: Write, clean: ImageSet) -> None:
-    levels, withheld = signs(N), torch.arange(N) % 3 == 0
-    released = ImageSet((clean.images_u8.short() + levels).to(torch.uint8), clean.labels, clean.class_names)
-    poison = Poison(levels, "sample", unit=1 / 255, withheld=withheld)
-    folder, everything = poison_path("pets", "some"), torch.ones(N, dtype=torch.bool)
-    write_poison(folder, clean=clean, released=released, poison=poison, perturbed=everything, about={})
-    labels, rows, places = choose(folder)
-    assert not torch.equal(rows, places)
-    assert not withheld[places].any()
-    facts = PoisonFacts("some", "noise", "zero", {"kind": "noise"}, read_manifest(folder))
-    noise = noise_at(folder, facts, labels, places)
-    assert torch.equal(read_images_at(folder, rows).short(), clean.images_u8[places].short() + noise)
+def test_noise_clean_and_released_images_are_of_the_same_places(clean: ImageSet) -> None:
+    """Image i has noise of one value of its own; half of the images are neither perturbed nor looked at."""
+    values, perturbed = torch.arange(N, dtype=torch.int8) % 8 + 1, torch.arange(N) % 2 == 0
+    levels = values[:, None, None, None].expand(N, 3, SIDE, SIDE).clone() * perturbed[:, None, None, None]
+    released = (clean.images_u8.short() + levels).to(torch.uint8)
+    measured = measure_perturbation(clean, released, Poison(levels.to(torch.int8), "sample"), perturbed)
+    chosen = values[perturbed].double()
+    assert measured["images"] == N / 2
+    assert measured["labels"] == clean.labels[choose(clean.labels, perturbed)].tolist()
+    assert measured["l2"] == pytest.approx((chosen.mean() / 255 * math.sqrt(3 * SIDE * SIDE)).item(), abs=1e-4)
+    assert measured["psnr"] == pytest.approx((20 * torch.log10(255 / chosen)).mean().item(), abs=1e-3)
+    assert measured["spectrum"][0] == pytest.approx((chosen.square().mean() * SIDE * SIDE).item(), rel=1e-5)
 
 
 def test_points_are_coloured_by_class_and_titled_with_the_separability(write: Write) -> None:
-    found = measure_perturbations(results_of(write("byclass", signs(K), "class"), write("each", signs(N))))
+    found = perturbations_of(results_of(write("byclass", signs(K), "class"), write("each", signs(N))))
     assert found is not None
     sheet = draw_embeddings(found)
     assert sheet is not None
@@ -203,7 +199,7 @@ def test_points_are_coloured_by_class_and_titled_with_the_separability(write: Wr
 def test_too_few_images_have_no_points(write: Write) -> None:
     few = torch.zeros(N, 3, SIDE, SIDE, dtype=torch.int8)
     few[:3] = signs(3)
-    found = measure_perturbations(results_of(write("few", few)))
+    found = perturbations_of(results_of(write("few", few)))
     assert found is not None
     assert (found.records[0]["images"], found.records[0]["separability"]) == (3, None)
     assert draw_embeddings(found) is None
@@ -218,7 +214,7 @@ def test_more_classes_than_colours_are_nine_and_the_others() -> None:
 
 
 def test_a_legend_names_the_classes_as_far_as_there_is_room(write: Write) -> None:
-    found = measure_perturbations(results_of(write("each", signs(N))))
+    found = perturbations_of(results_of(write("each", signs(N))))
     assert found is not None
 
     def legend(*names: str) -> list[str]:
@@ -233,7 +229,7 @@ def test_a_legend_names_the_classes_as_far_as_there_is_room(write: Write) -> Non
 
 def test_spectra_have_the_colours_of_their_poisons_beside_clean_images(write: Write) -> None:
     results = results_of(clean_poison(write), write("byclass", signs(K), "class"), write("each", signs(N)))
-    found = measure_perturbations(results)
+    found = perturbations_of(results)
     assert found is not None
     (panel,) = draw_spectra(results, found).panels
     axes = Figure().add_subplot()
@@ -250,22 +246,23 @@ def test_spectra_have_the_colours_of_their_poisons_beside_clean_images(write: Wr
 
 
 def test_what_is_measured_is_a_table_too(write: Write) -> None:
-    found = measure_perturbations(results_of(clean_poison(write), write("byclass", signs(K), "class")))
-    alone = measure_perturbations(results_of(write("flat", torch.full((N, 3, SIDE, SIDE), 8, dtype=torch.int8))))
+    found = perturbations_of(results_of(clean_poison(write), write("byclass", signs(K), "class")))
+    alone = perturbations_of(results_of(write("flat", torch.full((N, 3, SIDE, SIDE), 8, dtype=torch.int8))))
     assert found is not None
     assert alone is not None
     board = visibility_board([*found.records, *alone.records])
     # Every pixel value is 8 of 255 levels away: 20 log10(255 / 8) decibels, and 8 / 255 times the root of 192 values.
     ssim = f"{found.records[0]['ssim']:.3f}"
     assert board.lines[0] == ("byclass", "80", "30.1", ssim, "8", "0.43", "1.00", "0.25")
-    assert board.lines[1][:6] == ("flat", "80", UNKNOWN, UNKNOWN, "8", UNKNOWN)
+    assert board.lines[1][:2] == ("flat", "80")
+    assert board.lines[1][4] == "8"
     assert board.records == [*found.records, *alone.records]
     assert len(board.headings) == 8
 
 
 def test_noise_of_a_single_frequency_is_drawn(write: Write) -> None:
     results = results_of(write("flat", torch.full((N, 3, SIDE, SIDE), 8, dtype=torch.int8)))
-    found = measure_perturbations(results)
+    found = perturbations_of(results)
     assert found is not None
     assert found.shown[0].spectrum[0] == pytest.approx(64 * SIDE * SIDE)
     assert found.shown[0].points is None
@@ -276,7 +273,7 @@ def test_the_same_poisons_give_the_same_bytes(write: Write) -> None:
     results = results_of(clean_poison(write), write("each", signs(N)))
     made = []
     for _ in range(2):
-        found = measure_perturbations(results)
+        found = perturbations_of(results)
         assert found is not None
         sheet = draw_embeddings(found)
         assert sheet is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.artifacts import read_poison
+from engine.reporting.readings import MeasuredPerturbation, parse
 
 PROJECT = Path(__file__).parents[2]
 STUDY = """
@@ -77,7 +78,16 @@ def test_a_bare_repro_makes_poison_encoders_accuracies_and_a_report(repository: 
     accuracies = json.loads((repository / "artifacts/tiny_digits/probe/cp_s-tiny-none-0-tiny_digits.json").read_text())
     assert 0 <= accuracies["linear"] <= 100
     assert (accuracies["train_set"], accuracies["select"]) == ("clean", "last")
-    assert "cp_s" in (repository / "reports/tiny/index.html").read_text()
+    page = (repository / "reports/tiny/index.html").read_text()
+    assert "cp_s" in page
+    assert "What is missing" not in page
+    measured = {
+        name: parse(repository / f"artifacts/tiny_digits/perturbation/{name}.json", MeasuredPerturbation)
+        for name in ("clean", "cp_s")
+    }
+    assert (measured["clean"].images, measured["clean"].spectrum) == (0, None)
+    assert measured["cp_s"].images == 120
+    assert (repository / "reports/tiny/separability.png").is_file()
     assert "probe/cp_s-tiny-none-0-tiny_digits.json" in run(repository, "dvc", "metrics", "show", "--md").stdout
     again = run(repository, "dvc", "repro")
     assert "Running stage" not in again.stdout

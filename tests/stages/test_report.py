@@ -19,6 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 from engine.artifacts import write_poison
+from engine.artifacts.files import write_json
 from engine.cli import app
 from engine.errors import EngineError
 from engine.protocols import Defense, ImageSet, Poison
@@ -26,8 +27,9 @@ from engine.reporting.results import read_results
 from engine.reporting.tables import accuracy_rows, summarise
 from engine.reporting.wording import COLUMNS, cell
 from engine.specfiles import load, resolved
+from engine.stages.perturbations import measure_perturbation
 from engine.stages.report import report
-from engine.study import Cell, cells, floor_path, load_study, poison_path
+from engine.study import Cell, cells, floor_path, load_study, perturbation_path, poison_path
 from engine.training.defending import ImageDefense
 
 SPECS = {
@@ -150,7 +152,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
         make_study(root)
         code = (
             "import sys\nfrom engine.stages.report import report\nreport('tiny')\n"
-            "print('imported:', {'matplotlib.pyplot'} & set(sys.modules))"
+            "print('imported:', {'matplotlib.pyplot', 'sklearn', 'torch'} & set(sys.modules))"
         )
         done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
         yield Report(root / "reports" / "tiny", done.stdout)
@@ -188,6 +190,8 @@ def write_tiny_poison(name: str, attack: str) -> None:
     target = poison_path("tiny", name)
     perturbed = torch.ones(4, dtype=torch.bool)
     write_poison(target, clean=images, released=released, poison=poison, perturbed=perturbed, about=about)
+    measured = measure_perturbation(images, released.images_u8, poison, perturbed)
+    write_json(perturbation_path("tiny", name), measured)
 
 
 def page_of(folder: Path) -> Page:
@@ -206,8 +210,19 @@ def test_a_report_has_all_its_files_and_prints_its_table(finished: Report) -> No
     assert "missing" not in finished.printed
 
 
-def test_a_report_needs_no_pyplot(finished: Report) -> None:
+def test_a_report_needs_neither_pyplot_nor_torch(finished: Report) -> None:
     assert "imported: set()" in finished.printed
+
+
+def test_a_poison_that_was_not_measured_is_missing_and_the_rest_is_drawn(study: Path) -> None:
+    perturbation_path("tiny", "noise").unlink()
+    folder = report("tiny")
+    with (folder / "perturbations.csv").open(newline="") as stream:
+        assert [row["poison"] for row in csv.DictReader(stream)] == ["again"]
+    (gap,) = read_results(load_study("tiny")).missing
+    assert gap.command == "dvc repro generate@noise"
+    assert gap.reason.startswith("artifacts/tiny/perturbation/noise.json does not exist")
+    assert gap.command in page_of(folder).text
 
 
 def test_accuracy_csv_holds_every_cell_and_every_floor(finished: Report) -> None:
