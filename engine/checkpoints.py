@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts.files import ArtifactError, atomic_file, read_json, sha256, write_json
+from engine.artifacts.files import ArtifactError, NotWritten, atomic_file, read_json, sha256, write_json, writing
 from engine.errors import EngineError
 from engine.processes import is_first
 
@@ -43,8 +43,10 @@ class Checkpoints:
         if not is_first():
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a+") as file:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            opened = (self.folder / "lock").open("a+")
+        with opened as file:
             _lock(file.fileno(), self.folder)
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -81,12 +83,13 @@ class Checkpoints:
         numbers = [int(described.stem) for described in self._described()]
         file = self.folder / f"{max(numbers, default=0) + 1:06}.pt"
         try:
-            with atomic_file(file) as partial:
-                torch.save(content, partial)
+            # To an open file: of one that it opens itself, torch does not say that the disk is full.
+            with atomic_file(file) as partial, partial.open("wb") as stream:
+                torch.save(content, stream)
             write_json(file.with_suffix(".json"), {"sha256": sha256(file), "about": self.about})
-        except OSError as error:
+        except NotWritten as error:
             # Training is worth more than its checkpoint: what was saved before stays, and the next one may fit.
-            _say(f"no checkpoint could be written in {self.folder}: {error}; the last one stays")
+            _say(f"no checkpoint could be written, and training goes on: {error}")
             return
         for described in self._described()[KEPT:]:
             described.unlink()

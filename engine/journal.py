@@ -14,6 +14,7 @@ twice: it may build and move what is kept, and nothing else.
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -124,6 +125,11 @@ class Journal:
         """Return a range that begins where it was, and at whose every step a checkpoint may be written."""
         path = self._path(name)
         return Loop(self, path, self._record.get(path, 0), count)
+
+    @property
+    def place(self) -> str:
+        """Return where the run is, counted from 1, for messages: ``round 3, model, step 5``."""
+        return ", ".join(re.sub(r"=(\d+)$", lambda found: f" {int(found[1]) + 1}", part) for part in self._scope)
 
     def _path(self, name: str) -> str:
         return "/".join([*self._scope, name])

@@ -106,8 +106,9 @@ def train(
     **changes,
 ):
     feed = Resident(image_set() if images is None else images)
-    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense, "measure": measure}
-    return pretrain(victim, feed, **how, precision=FP32, seed=seed, progress=quiet)
+    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense}
+    course = Course(measure)
+    return pretrain(victim, feed, **how, precision=FP32, seed=seed, progress=quiet, course=course)
 
 
 def test_pretraining_lowers_the_loss_of_the_same_views() -> None:
