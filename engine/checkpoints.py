@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -69,7 +70,11 @@ class Checkpoints:
             if reason := difference(about["about"], self.about):
                 _say(f"{file} is not used: it was made with another {reason}; starting over")
                 return None
-            found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                _say(f"{file} is not used: it holds more than tensors and plain values, which the engine never wrote")
+                continue
             _say(f"going on from {file}")
             return found
         return None

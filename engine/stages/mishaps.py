@@ -46,12 +46,19 @@ def do(job: Job, machine: Machine) -> object:
 
 def _keep(job: Job, error: Diverged) -> Path:
     """Save what diverged: tensors, and beside them a JSON file of plain values; return the file of the tensors."""
+    import torch
     from safetensors.torch import save_file
 
     file = DIVERGED / f"{job.stage}-{job.dataset}-{job.key}.safetensors"
     if is_first():
         with atomic_file(file) as partial:
-            save_file({name: tensor.detach().cpu().clone() for name, tensor in error.tensors.items()}, partial)
+            save_file(
+                {
+                    name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                    for name, tensor in error.tensors.items()
+                },
+                partial,
+            )
         seed = job.about.get("seed", _spec(job, "attack").get("seed"))
         write_json(file.with_suffix(".json"), {"message": str(error), "seed": seed, **error.about})
     return file
