@@ -100,7 +100,7 @@ def project_in(root: Path, names: Sequence[str]) -> None:
     (root / "job.py").write_text(JOB)
     (root / "dvc.yaml").write_text(STAGES)
     (root / "cells.json").write_text(json.dumps({"cells": names}))
-    (root / "params.yaml").write_text("probe: banked\nlayout: here\n")
+    (root / "params.yaml").write_text("probe: banked\nprecision: fp32\nlayout: here\n")
     (root / "specs/layouts").mkdir(parents=True)
     (root / "specs/layouts/here.yaml").write_text("kind: local\ndevice: cpu\n")
     for folder in ("made", "used"):
@@ -113,6 +113,7 @@ def soak(root: Path, *, cells: int, jobs: int, kills: int, seed: int) -> Soaked:
     project_in(root, names)
     soaked, draws, start = Soaked(2 * len(names) + 1), random.Random(seed), time.monotonic()
     while len(soaked.statuses) < MOST_RUNS:
+        before = soaked.kills.total()
         with (root / f"run-{len(soaked.statuses)}.log").open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "engine", "repro", "--jobs", str(jobs)],
@@ -127,8 +128,9 @@ def soak(root: Path, *, cells: int, jobs: int, kills: int, seed: int) -> Soaked:
                     soaked.kills.update(_kill_one(process, draws))
         soaked.statuses.append(process.returncode)
         (root / ".git/index.lock").unlink(missing_ok=True)  # git's own, which says to remove it by hand after a kill
-        if process.returncode == 0 and soaked.kills.total() >= kills:
-            break
+        was_left_alone = soaked.kills.total() == before
+        if was_left_alone if process.returncode else soaked.kills.total() >= kills:
+            break  # it failed by itself, or all is done
     soaked.seconds = time.monotonic() - start
     soaked.wrong = _wrong(root, names)
     soaked.out_of_date = run(root, "dvc", "status", "--json").stdout.strip()
