@@ -38,24 +38,26 @@ def table_of_kills(trials: Sequence[Trial]) -> Iterator[str]:
     yield from wrong
 
 
-def table_of_faults(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def table_of_faults(outcomes: Sequence[tuple[Outcome, bool]]) -> Iterator[str]:
     """Yield the lines of the table of all other faults."""
-    yield "| Injected | Status | What is said |"
-    yield "|---|---|---|"
-    for outcome in outcomes:
+    yield "| Injected | Status | As expected | What is said |"
+    yield "|---|---|---|---|"
+    for outcome, is_expected in outcomes:
         said = outcome.said.replace("|", "\\|").replace("\n", " ")
-        yield f"| {outcome.injected} | {outcome.status} | {said} |"
+        yield f"| {outcome.injected} | {outcome.status} | {'yes' if is_expected else 'NO'} | {said} |"
 
 
-def inject(folder: Path) -> Iterator[Outcome]:
-    """Yield what every injected fault came to."""
-    for number, injection in enumerate(INJECTIONS):
+def inject(folder: Path) -> Iterator[tuple[Outcome, bool]]:
+    """Yield what every injected fault came to, and whether it was told as it should be; what cannot be tried, is."""
+    for number, (injection, (status, words)) in enumerate(INJECTIONS.items()):
         place = folder / str(number)
         place.mkdir()
         try:
-            yield injection(place)
+            outcome = injection(place)
         except Skipped as reason:
-            yield Outcome(injection.__name__.replace("_", " "), "not tried", str(reason))
+            yield Outcome(injection.__name__.replace("_", " "), "not tried", str(reason)), True
+        else:
+            yield outcome, outcome.status == status and all(word in outcome.said for word in words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,10 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = [said, "", *table_of_kills(trials), "", *table_of_faults(outcomes)]
     print("\n".join(lines))
     if options.write:
-        head, _, rest = PAGE.read_text().partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        PAGE.write_text("\n".join([f"{head}{BEGIN}", *lines, f"{END}{tail}"]))
-    return int(any(trial.wrong for trial in trials))
+        write(lines)
+    return int(any(trial.wrong for trial in trials) or not all(is_expected for _, is_expected in outcomes))
+
+
+def write(lines: Sequence[str]) -> None:
+    """Put the tables into their place on the page."""
+    head, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    PAGE.write_text("\n".join([f"{head}{BEGIN}", *lines, f"{END}{tail}"]))
 
 
 if __name__ == "__main__":

@@ -256,23 +256,45 @@ def path_out_of_the_data_root(root: Path) -> Outcome:
     return _outcome("a path out of the data root", run(root, *CLEAN), "data root", root)
 
 
-INJECTIONS: tuple[Callable[[Path], Outcome], ...] = (
-    loss_of_a_victim_that_is_no_number,
-    loss_of_a_surrogate_that_is_no_number,
-    out_of_memory_in_pretraining,
-    out_of_memory_in_an_attack,
-    full_disk_when_a_poison_is_written,
-    full_disk_when_a_checkpoint_is_written,
-    read_only_scratch_folder,
-    cache_of_compiled_code_that_cannot_be_written,
-    unreadable_image_among_a_thousand,
-    bit_of_a_poison_flipped,
-    bit_of_an_encoder_flipped,
-    encoder_cut_off,
-    bit_of_a_checkpoint_flipped,
-    no_remote_to_push_to,
-    two_dvc_repros_at_once,
-    clock_that_jumps_back_a_day,
-    command_in_a_name,
-    path_out_of_the_data_root,
-)
+INJECTIONS: dict[Callable[[Path], Outcome], tuple[str, tuple[str, ...]]] = {
+    loss_of_a_victim_that_is_no_number: (
+        "exit 1",
+        (
+            "error: the loss is nan in epoch 1, step 3; lower the learning rate",
+            ".work/diverged/pretrain-small-cp-small",
+        ),
+    ),
+    loss_of_a_surrogate_that_is_no_number: (
+        "exit 1",
+        ("error: the loss of the surrogate is nan, round 1, model, step 2", ".work/diverged/generate-small-cp."),
+    ),
+    out_of_memory_in_pretraining: (
+        "exit 1",
+        ("out of memory on cpu", "lower batch_size in specs/victims/small_simclr.yaml, or the layout's resident_gb"),
+    ),
+    out_of_memory_in_an_attack: (
+        "exit 1",
+        ("out of memory on cpu", "lower surrogate.batch_size in specs/attacks/small_cp.yaml"),
+    ),
+    full_disk_when_a_poison_is_written: (
+        "exit 1",
+        ("error: artifacts/small/poison/cp cannot be written: No space left on device", "make room there"),
+    ),
+    full_disk_when_a_checkpoint_is_written: (
+        "exit 0",
+        ("no checkpoint could be written, and training goes on", "No space left on device"),
+    ),
+    read_only_scratch_folder: ("exit 1", ("cannot be written: Read-only file system", ".work")),
+    cache_of_compiled_code_that_cannot_be_written: ("exit 0", ("on torch alone, more slowly",)),
+    unreadable_image_among_a_thousand: ("exit 1", ("data/photographs/b/501.png", "truncated")),
+    bit_of_a_poison_flipped: ("exit 1", ("error: artifacts/small/poison/cp/train.parquet differs",)),
+    bit_of_an_encoder_flipped: ("exit 1", ("is damaged (its checksum is another)",)),
+    encoder_cut_off: ("exit 1", (".safetensors is damaged", "remove it and run `dvc repro`")),
+    bit_of_a_checkpoint_flipped: ("exit 0", ("is not used: it is damaged: its checksum is another",)),
+    no_remote_to_push_to: ("exit 1", ("no remote specified",)),
+    two_dvc_repros_at_once: ("exit 255", ("'out' is busy, it is being blocked by",)),
+    clock_that_jumps_back_a_day: ("exit 0", ("the encoder is the same",)),
+    command_in_a_name: ("exit 1", ("string should match pattern '^[a-z0-9_]+$'",)),
+    path_out_of_the_data_root: ("exit 1", ("must not leave the data root with '..'",)),
+}
+"""Every fault, how its command must end, and words that its message must hold."""
