@@ -26,6 +26,7 @@ from tests.cases import ATTACKS, poisoned
 from tests.faults import BEGIN, END, PAGE, table_of_kills
 from tests.injections import INJECTIONS, Outcome, Skipped
 from tests.kills import STAGES, kill_stages
+from tests.soak import soak
 
 
 @pytest.mark.slow
@@ -60,6 +61,14 @@ def test_stages_killed_at_random_points_end_as_if_they_had_not_been(tmp_path: Pa
     assert sum(len(trial.kills) for trial in trials) >= 3
     assert [trial.wrong for trial in trials if trial.wrong] == []
     assert any("wrong results: 0" in line for line in table_of_kills(trials))
+
+
+@pytest.mark.slow
+def test_cells_under_random_kills_all_end_right(tmp_path: Path) -> None:
+    soaked = soak(tmp_path, cells=6, jobs=2, kills=2, seed=0)
+    assert soaked.cells == 7
+    assert soaked.kills.total() >= 2
+    assert soaked.is_right, str(soaked)
 
 
 @pytest.mark.parametrize("name", ["cp_s", "ue_c", "tue"])
