@@ -22,15 +22,16 @@ BEGIN, END = "<!-- matrix: python -m tests.faults --write -->", "<!-- end of the
 
 def table_of_kills(trials: Sequence[Trial]) -> Iterator[str]:
     """Yield the lines of the table of kills, and what they come to."""
-    yield "| Stage | Signal | Kills | Went on from a checkpoint | Started over | Work lost, median and most (s) |"
+    yield "| Stage | Signal | Kills | At work | With a checkpoint | Work lost, median and most (s) |"
     yield "|---|---|---:|---:|---:|---:|"
     for stage in STAGES:
         for number in SIGNALS:
             kills = [kill for trial in trials for kill in trial.kills if (kill.stage, kill.signal) == (stage, number)]
             if kills:
-                resumed, lost = sum(bool(kill.resumed_at) for kill in kills), [kill.lost for kill in kills]
-                row = (stage, number.name, len(kills), resumed, len(kills) - resumed)
-                yield f"| {' | '.join(map(str, row))} | {statistics.median(lost):.1f}, {max(lost):.1f} |"
+                lost = [kill.lost for kill in kills if kill.lost is not None]
+                row = (stage, number.name, len(kills), len(lost), sum(kill.is_saved for kill in kills))
+                cost = f"{statistics.median(lost):.1f}, {max(lost):.1f}" if lost else "none"
+                yield f"| {' | '.join(map(str, row))} | {cost} |"
     wrong = [f"{trial.stage}: {fault}" for trial in trials for fault in trial.wrong]
     kills_of_all = sum(len(trial.kills) for trial in trials)
     yield ""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.smallproject import GENERATE, PRETRAIN, PROBE, SPECS, environment, run, small_project
+from tests.smallproject import GENERATE, PRETRAIN, PROBE, PROJECT, SPECS, environment, run, small_project
 
 CLEAN = [*GENERATE[: GENERATE.index("--attack")], "--attack", "clean", "--init", "zero"]
 FAST = SPECS["victims/small_simclr.yaml"].replace("epochs: 36", "epochs: 2")
@@ -40,7 +40,9 @@ def _outcome(injected: str, done: subprocess.CompletedProcess[str], words: str, 
     """Keep the line of a command's output that holds some words; all of it where none does."""
     lines = [line for line in (done.stderr + done.stdout).splitlines() if words in line]
     said = lines[0] if lines else done.stderr + done.stdout
-    return Outcome(injected, f"exit {done.returncode}", said.replace(f"{root}/", "").strip())
+    for place, name in ((f"{root}/", ""), (str(root), "the project"), (f"{PROJECT}/", "")):
+        said = said.replace(place, name)
+    return Outcome(injected, f"exit {done.returncode}", said.strip())
 
 
 def _prepared(root: Path, **changes: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -25,18 +24,18 @@ MARGIN = 1.1
 """Kills come later than an undisturbed run takes, because two trials slow each other down."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Kill:
     """One kill: of which stage, by what, and what it cost.
 
-    Units: lost in seconds of the killed process since its newest checkpoint, its start-up included where it had none.
+    Units: lost in seconds of work since the newest checkpoint, or since work began; None where it had not begun.
     """
 
     stage: str
     signal: signal.Signals
-    lost: float
-    resumed_at: str = ""
-    """The checkpoint from which the next run went on; empty where it started over."""
+    lost: float | None
+    is_saved: bool
+    """Whether the next run finds a checkpoint."""
 
 
 @dataclass
@@ -97,7 +96,7 @@ def try_stage(stage: str, reference: Reference, folder: Path, draws: random.Rand
         number, moment = draws.choice(SIGNALS), draws.uniform(0, MARGIN * reference.seconds[stage])
         done = _run_and_kill(trial, folder, number, moment)
     if not done:
-        _note_resume(trial, _checked(trial, run(folder, *STAGES[stage])))
+        _check(trial, run(folder, *STAGES[stage]))
     made, expected = made_in(folder), reference.after[stage]
     trial.wrong += [name for name in sorted({*made, *expected}) if made.get(name) != expected.get(name)]
     left = [str(file.relative_to(folder)) for file in (folder / ".work").rglob("*.pt")]
@@ -124,35 +123,34 @@ def _run_and_kill(trial: Trial, folder: Path, number: signal.Signals, moment: fl
         process.send_signal(number)
         killed_at = time.time()
         output = process.communicate()
-    _note_resume(trial, output[0])
     if killed_at is None or process.returncode == 0:  # it may have been done when the signal came
-        _checked(trial, subprocess.CompletedProcess((), process.returncode, *output))
+        _check(trial, subprocess.CompletedProcess((), process.returncode, *output))
         return True
     if process.returncode not in (-number, STOPPED):
         trial.wrong.append(f"status {process.returncode}: {output[1]}")
-    trial.kills.append(Kill(trial.stage, number, max(0.0, killed_at - _saved_at(folder, started))))
+    trial.kills.append(_cost(trial.stage, number, folder, started, killed_at))
     return False
 
 
-def _checked(trial: Trial, done: subprocess.CompletedProcess[str]) -> str:
+def _check(trial: Trial, done: subprocess.CompletedProcess[str]) -> None:
+    """See that a run that was left alone ended well, and went on from a checkpoint where there was one."""
     if done.returncode:
         trial.wrong.append(f"status {done.returncode}: {done.stderr}")
-    return done.stdout
+    if trial.kills and trial.kills[-1].is_saved != ("going on from" in done.stdout):
+        trial.wrong.append(f"a checkpoint was {'not ' * trial.kills[-1].is_saved}used: {done.stdout}")
 
 
-def _note_resume(trial: Trial, output: str) -> None:
-    """Write down, at the kill before, from where the run after it went on."""
-    if trial.kills and (found := re.search(r"going on from \S+/(\d+)\.pt", output)):
-        trial.kills[-1].resumed_at = found[1]
+def _cost(stage: str, number: signal.Signals, folder: Path, started: float, killed_at: float) -> Kill:
+    """Say what a kill cost; a stage that keeps checkpoints begins its work when it takes their lock."""
+    checkpoints = folder / ".work/checkpoints"
+    saved = [file.stat().st_mtime for file in checkpoints.rglob("*.json")]
+    began = [lock.stat().st_mtime for lock in checkpoints.rglob("lock")] if stage != "probe" else [started]
+    if max(began, default=0.0) < started:
+        return Kill(stage, number, None, bool(saved))
+    return Kill(stage, number, max(0.0, killed_at - max([*began, *saved])), bool(saved))
 
 
-def _saved_at(folder: Path, started: float) -> float:
-    """Return when the killed run last saved what it had, or when it started."""
-    saved = [file.stat().st_mtime for file in (folder / ".work/checkpoints").rglob("*.json")]
-    return max([started, *saved])
-
-
-def kill_stages(folder: Path, *, points: int, seed: int, at_once: int = 2, most: int = 4) -> Iterator[Trial]:
+def kill_stages(folder: Path, *, points: int, seed: int, at_once: int = 2, most: int = 6) -> Iterator[Trial]:
     """Yield trials of every stage in turn until there were as many kills."""
     reference = reference_in(folder)
     kills = number = 0

@@ -10,11 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 
 from engine import plugins
 from engine.artifacts.files import NotWritten, writing
+from engine.images import class_folders, decode, list_files
 from engine.journal import Journal
 from engine.protocols import Job
 from engine.stages import mishaps
@@ -166,6 +168,19 @@ def test_data_lies_below_the_data_root_or_at_a_declared_absolute_path(path: str)
     with pytest.raises(ValidationError, match="must not leave the data root"):
         spec.validate_python({**values, "path": path})
     assert spec.validate_python({**values, "path": "/data/photographs"}).path == "/data/photographs"
+
+
+def test_a_link_below_the_data_root_is_followed(tmp_path: Path) -> None:
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "data/photographs"
+    elsewhere.mkdir()
+    root.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(elsewhere / "0.png")
+    (root / "folder").symlink_to(elsewhere)
+    (root / "files").mkdir()
+    (root / "files/0.png").symlink_to(elsewhere / "0.png")
+    found = list_files(root, class_folders(root))
+    assert found.class_names == ("files", "folder")
+    assert decode(found.files, 8)[:, :, 0, 0].tolist() == [[255, 0, 0], [255, 0, 0]]
 
 
 def test_the_page_has_a_place_for_the_matrix_and_names_every_test_that_holds_it() -> None:
