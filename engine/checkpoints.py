@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts.files import ArtifactError, atomic_file, read_json, sha256, write_json
+from engine.artifacts.files import ArtifactError, NotWritten, atomic_file, read_json, sha256, write_json, writing
 from engine.errors import EngineError
 from engine.processes import is_first
 
@@ -43,8 +44,10 @@ class Checkpoints:
         if not is_first():
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a+") as file:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            opened = (self.folder / "lock").open("a+")
+        with opened as file:
             _lock(file.fileno(), self.folder)
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -67,7 +70,11 @@ class Checkpoints:
             if reason := difference(about["about"], self.about):
                 _say(f"{file} is not used: it was made with another {reason}; starting over")
                 return None
-            found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                _say(f"{file} is not used: it holds more than tensors and plain values, which the engine never wrote")
+                continue
             _say(f"going on from {file}")
             return found
         return None
@@ -81,12 +88,13 @@ class Checkpoints:
         numbers = [int(described.stem) for described in self._described()]
         file = self.folder / f"{max(numbers, default=0) + 1:06}.pt"
         try:
-            with atomic_file(file) as partial:
-                torch.save(content, partial)
+            # To an open file: of one that it opens itself, torch does not say that the disk is full.
+            with atomic_file(file) as partial, partial.open("wb") as stream:
+                torch.save(content, stream)
             write_json(file.with_suffix(".json"), {"sha256": sha256(file), "about": self.about})
-        except OSError as error:
+        except NotWritten as error:
             # Training is worth more than its checkpoint: what was saved before stays, and the next one may fit.
-            _say(f"no checkpoint could be written in {self.folder}: {error}; the last one stays")
+            _say(f"no checkpoint could be written, and training goes on: {error}")
             return
         for described in self._described()[KEPT:]:
             described.unlink()

@@ -14,6 +14,7 @@ twice: it may build and move what is kept, and nothing else.
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -128,6 +129,11 @@ class Journal:
         path = self._path(name)
         self._begin(path)
         return Loop(self, path, self._record.get(path, 0), count)
+
+    @property
+    def place(self) -> str:
+        """Return where the run is, counted from 1, for messages: ``round 3, model, step 5``."""
+        return ", ".join(re.sub(r"=(\d+)$", lambda found: f" {int(found[1]) + 1}", part) for part in self._scope)
 
     def _begin(self, path: str) -> None:
         """Forget that a part was finished by this process, where nothing is saved: it is asked for once more.

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_image
 
+from engine.artifacts.files import writing
 from engine.artifacts.poison import Encoded
 from engine.batching import batches
 from engine.protocols import Batch
@@ -169,10 +170,17 @@ def streamed(images: Iterable[Encoded], *, device: torch.device, workers: int) -
 
     The file has no name: its room is free again when the block ends and nothing maps it any more, and when the
     process dies.
+
+    Raises:
+        NotWritten: there is no room for it.
     """
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=SCRATCH) as file:
-        feed = Streamed(spill(images, file), device, workers)
+    with writing(SCRATCH):
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=SCRATCH)  # noqa: SIM115  closed by the next block
+    with file:
+        with writing(SCRATCH):
+            spilled = spill(images, file)
+        feed = Streamed(spilled, device, workers)
         try:
             yield feed
         finally:

@@ -5,6 +5,7 @@ A learner that trained a classifier with its encoder leaves that one's weights b
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 CLASSIFIER = "classifier."
 """What the names of a classifier's weights open with; no encoder has a part of that name."""
+CHECKSUM = "sha256"
+"""Where the description holds the checksum of the weights and of itself."""
 
 
 def write_encoder(
@@ -30,16 +33,29 @@ def write_encoder(
 
     weights = state | {f"{CLASSIFIER}{name}": tensor for name, tensor in (classifier or {}).items()}
     # One metadata key: safetensors writes several in an order that changes from run to run.
-    metadata = {"engine": json.dumps({"format": FORMAT, **about}, sort_keys=True)}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    about = {"format": FORMAT, **about}
+    metadata = {"engine": json.dumps({**about, CHECKSUM: _checksum(weights, about)}, sort_keys=True)}
     with atomic_file(target) as partial:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, partial, metadata=metadata)
+        save_file(weights, partial, metadata=metadata)
+
+
+def _checksum(weights: dict[str, Tensor], about: dict[str, Any]) -> str:
+    """Return the checksum of weights and their description, in hexadecimal."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_encoder(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read an encoder's weights and their description.
 
     Raises:
-        ArtifactError: no such file, not safetensors, or another format.
+        ArtifactError: no such file, not safetensors, another format, or another checksum.
     """
     weights, about = _read(file)
     return {name: tensor for name, tensor in weights.items() if not name.startswith(CLASSIFIER)}, about
@@ -65,8 +81,11 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, framework="pt") as archive:
             about = json.loads((archive.metadata() or {}).get("engine", "{}"))
             weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  not a dict
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{file} is damaged ({error}); remove it and run `dvc repro`") from error
     if about.get("format") != FORMAT:
         raise ArtifactError(f"{file} has format {about.get('format')!r}; this version reads format {FORMAT}")
+    expected = about.pop(CHECKSUM, None)  # encoders of earlier versions have none
+    if expected is not None and expected != _checksum(weights, about):
+        raise ArtifactError(f"{file} is damaged (its checksum is another); remove it and run `dvc repro`")
     return weights, about

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,46 @@ class ArtifactError(EngineError):
     """An artifact is missing, unfinished, damaged, or of a format that this version cannot read."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+class NotWritten(ArtifactError):
+    """The disk is full, or does not let this user write."""
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Say what could not be written and what to do, where the disk is full or does not let this user write.
+
+    Raises:
+        NotWritten: it is, or does not.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = _system_error(error)
+        if found is None or found[0] not in (*FULL, *REFUSED):
+            raise
+        number, place = found
+        advice = "make room there" if number in FULL else "let this user write there"
+        raise NotWritten(
+            f"{target} cannot be written: {os.strerror(number)} ({Path(place or target).absolute()}); {advice}, "
+            "and run the same command again: what was finished before is unchanged"
+        ) from error
+
+
+def _system_error(error: BaseException | None) -> tuple[int, str | None] | None:
+    """Return the number of the system's error beneath an exception, and the file that it names."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno, error.filename
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors, which is written in Rust
+            return int(found[1]), None
+        error = error.__context__  # torch hides what its writer raised
+    return None
+
+
 def destination(target: Path) -> Path:
     """Return where an artifact is written: in its place, or below ``ENGINE_OUTPUT_ROOT``, from where it is moved."""
     root = os.environ.get(OUTPUT_ROOT)
@@ -36,6 +78,9 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` when the block ends without an error.
 
     A process that dies inside the block leaves ``target`` as it was. What ``target`` held is replaced.
+
+    Raises:
+        NotWritten: see ``writing``.
     """
     target = destination(target)
     with _scratch(target) as scratch:
@@ -53,7 +98,11 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a path whose file becomes ``target`` when the block ends without an error."""
+    """Yield a path whose file becomes ``target`` when the block ends without an error.
+
+    Raises:
+        NotWritten: see ``writing``.
+    """
     target = destination(target)
     with _scratch(target) as scratch:
         partial = scratch / target.name
@@ -65,13 +114,14 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    PARTIAL.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=PARTIAL))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        PARTIAL.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=PARTIAL))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch)
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.artifacts.files import writing
 from engine.errors import EngineError
 from engine.lineage import adopt_orphans
 from engine.parallel.display import display, summary
@@ -72,8 +73,10 @@ def foresee(targets: tuple[str, ...]) -> str:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep a second run out of this workspace; the kernel lets go when the process ends, however it ends."""
-    GUARD.parent.mkdir(exist_ok=True)
-    with GUARD.open("a+") as guard:
+    with writing(GUARD):
+        GUARD.parent.mkdir(exist_ok=True)
+        guard = GUARD.open("a+")
+    with guard:
         try:
             fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not passed on to forked cells
         except BlockingIOError:

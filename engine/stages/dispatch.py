@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from engine import plugins
@@ -10,6 +11,7 @@ from engine.launching import is_inside
 from engine.protocols import Executor, Job
 from engine.spec import ExecutorSpec
 from engine.specfiles import load
+from engine.stages.mishaps import do
 
 
 def dispatch(job: Job, layout: str) -> Path:
@@ -20,6 +22,7 @@ def dispatch(job: Job, layout: str) -> Path:
         EngineError: the job failed.
     """
     spec: ExecutorSpec = load("layouts", layout)
+    job = replace(job, work=partial(do, job))
     if is_inside():
         from engine.machine import Machine
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from engine import processes
-from engine.errors import EngineError
 from engine.noise import Noise
 from engine.optimization import descend, set_lr, trained
 from engine.perturbation import add_poison, descend_linf
 from engine.processes import share_of
 from engine.protocols import AttackContext, Victim
+from engine.training.divergence import Diverged, weights_of
 from engine.views import Views
 
 Objective = Callable[[Victim, Sequence[Tensor], Tensor, Tensor], Tensor]
@@ -31,7 +31,7 @@ def own_loss(victim: Victim, views: Sequence[Tensor], labels_B: Tensor, delta_BC
     return victim.loss(views, labels_B)
 
 
-class SearchDiverged(EngineError):
+class SearchDiverged(Diverged):
     """A loss of the surrogate or of the noise is no finite number any more."""
 
 
@@ -99,21 +99,28 @@ class Bilevel:
         for step in self.journal.loop("step", steps):
             if lr is not None:
                 set_lr(self.optimizer, lr(step))
-            self._loss.copy_(self.train(next(batches), max_norm=max_norm))
+            self._note(self.train(next(batches), max_norm=max_norm), "surrogate")
         return self.last_loss("surrogate")
 
-    def last_loss(self, whose: str) -> float:
-        """Return the last loss of all processes, which waits for a GPU.
+    def _note(self, loss: Tensor, whose: str) -> None:
+        """Keep the last loss; on a CPU, where that costs nothing, look at it."""
+        self._loss.copy_(loss)
+        if self.precision.device.type == "cpu":
+            self.last_loss(whose)
 
-        Raises:
-            SearchDiverged: it is no finite number.
-        """
-        loss = processes.mean(self._loss).item()
-        if not math.isfinite(loss):
+    def last_loss(self, whose: str) -> float:
+        """Return the last loss of all processes, which waits for a GPU; SearchDiverged where it is not finite."""
+        return self._finite(self._loss, whose)
+
+    def _finite(self, loss: Tensor, whose: str) -> float:
+        value, place = processes.mean(loss).item(), self.journal.place
+        if not math.isfinite(value):
             raise SearchDiverged(
-                f"the loss of the {whose} is {loss}; lower the surrogate's learning rate (attack: surrogate.lr)"
+                f"the loss of the {whose} is {value}, {place}; lower the surrogate's rate (attack: surrogate.lr)",
+                {"noise": self.noise.values.whole(), **weights_of(self.victim.network)},
+                {"loss": str(value), "of": whose, "place": place},
             )
-        return loss
+        return value
 
     def train(self, rows_B: Tensor, *, max_norm: float | None = None) -> Tensor:
         """Take one gradient step on the weights, the noise frozen, and return the loss before it."""
@@ -159,7 +166,7 @@ class Bilevel:
         """
         self.start_perturbing()
         for _ in self.journal.loop("batch", count):
-            self._loss.copy_(self.perturb(next(batches), **how))
+            self._note(self.perturb(next(batches), **how), "noise")
         return self.last_loss("noise")
 
     def sweep(
@@ -174,14 +181,18 @@ class Bilevel:
         """Perturb, confined, batch after batch, and return the mean over their images of the losses before the last.
 
         ``report`` is told after each batch how many are done.
+
+        Raises:
+            SearchDiverged: a loss is no finite number.
         """
         self._total.zero_()
         for place in self.journal.loop("batch", len(batches)):
             loss = self.perturb(batches[place], steps=steps, step_size=step_size, objective=objective, confined=True)
+            self._note(loss, "noise")
             self._total += len(batches[place]) * loss
             if report is not None:
                 report(place + 1)
-        return processes.mean(self._total / sum(map(len, batches))).item()
+        return self._finite(self._total / sum(map(len, batches)), "noise")
 
     @torch.no_grad()
     def error(self, batches: Iterable[Tensor]) -> float:
@@ -210,7 +221,13 @@ class Bilevel:
             return objective(self.victim, views, self.noise.labels(rows_B), delta)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what moves, beside the noise."""
+        """Return what moves, beside the noise; nothing is saved of a search that has diverged.
+
+        Raises:
+            SearchDiverged: it has.
+        """
+        for loss in (self._loss, self._total):
+            self._finite(loss, "search")
         optimizer = getattr(self, "optimizer", None)
         return {
             "network": self.victim.network.state_dict(),

@@ -9,15 +9,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.journal import Journal, Stateful
 from engine.optimization import descend, set_lr, sgd, trained, warmup_cosine_lr
 from engine.precision import Precision
-from engine.processes import Share, check_divides, mean, own, share_of, world
+from engine.processes import Share, check_divides, greatest, mean, own, share_of, world
 from engine.protocols import Batch, Defense, Feed, Measure, Progress, Victim
 from engine.randomness import stream
+from engine.training.divergence import Diverged, weights_of
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,18 @@ class Recipe:
     final_lr_rel: float
 
 
-class TrainingDiverged(EngineError):
+class TrainingDiverged(Diverged):
     """A loss is not a finite number.
 
     Shapes: rows int64 [B], the images of the batch.
     """
 
-    def __init__(self, loss: float, epoch: int, step: int, rows: Tensor) -> None:
-        super().__init__(f"the loss is {loss} in epoch {epoch}, step {step + 1}; lower the learning rate (victim: lr)")
+    def __init__(self, loss: float, epoch: int, step: int, rows: Tensor, network: nn.Module) -> None:
+        super().__init__(
+            f"the loss is {loss} in epoch {epoch}, step {step + 1}; lower the learning rate (victim: lr)",
+            {"rows": rows, **weights_of(network)},
+            {"loss": str(loss), "epoch": epoch, "step": step + 1},
+        )
         self.epoch, self.step, self.rows = epoch, step, rows
 
 
@@ -59,7 +64,10 @@ class Training:
     """Which part of a batch this process is given; None where it is given all of it."""
 
     def step(self, images_u8: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on a batch and return its loss, still on the device: nothing here waits for a GPU."""
+        """Take one step on a batch and return its loss, still on the device: nothing here waits for a GPU.
+
+        Where losses are read, one that is not finite moves nothing: the weights that made it stay.
+        """
         images = self.defense.on_batch(images_u8.float() / 255, self.defense_draws)
         views = [
             self.defense.on_view(partial(view, self.draws, share=self.share), images, self.defense_draws)
@@ -69,9 +77,15 @@ class Training:
             views, labels = [own(view) for view in views], own(labels)
         with self.precision.autocast():
             loss = self.victim.loss(views, labels)
-        descend(loss, self.optimizer, self.scaler)
-        self.victim.after_step()
+        if not self.reads_losses or math.isfinite(mean(loss.detach()).item()):
+            descend(loss, self.optimizer, self.scaler)
+            self.victim.after_step()
         return loss.detach()
+
+    @property
+    def reads_losses(self) -> bool:
+        """Say whether every loss is looked at: on a CPU that costs nothing, a GPU would wait at every step."""
+        return self.precision.device.type == "cpu"
 
     def batches(self, feed: Feed, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield this process's part of the whole batches that an order of the images makes."""
@@ -119,26 +133,32 @@ class Course:
         self.measure, self.journal = measure, journal or Journal()
         self.curve: list[dict[str, float]] = []
 
-    def begin(self, device: torch.device) -> None:
-        """Begin an epoch."""
-        self.total, self.first_bad = torch.zeros((), device=device), torch.full((), -1.0, device=device)
+    def begin(self, training: Training, epoch: int = 0, rows: Tensor | None = None) -> None:
+        """Begin an epoch, whose every step sees some images.
+
+        Shapes: rows int64 [steps, B].
+        """
+        self.training, self.epoch, self.rows = training, epoch, rows
+        self.total, self.first_bad = (torch.full((), start, device=training.precision.device) for start in (0.0, -1.0))
 
     def add(self, loss: Tensor, step: int) -> None:
         """Count a step's loss."""
         self.total += loss
-        is_first = ~loss.isfinite() & (self.first_bad < 0)
+        is_first = ~self.total.isfinite() & (self.first_bad < 0)
         self.first_bad = torch.where(is_first, step, self.first_bad)
 
-    def check(self, epoch: int, order: Tensor, batch_size: int) -> None:
+    def check(self) -> None:
         """Stop where the loss of a step was no finite number.
 
         Raises:
             TrainingDiverged: it was.
         """
-        total, bad = mean(self.total).item(), mean(self.first_bad).item()
-        if not math.isfinite(total):
-            step = int(bad)
-            raise TrainingDiverged(total, epoch + 1, step, order[step * batch_size : (step + 1) * batch_size])
+        total = mean(self.total).item()
+        if self.rows is None or math.isfinite(total):
+            return
+        own, steps = int(self.first_bad.item()), len(self.rows)
+        step = steps - greatest(steps - own if own >= 0 else 0)  # the first of all processes
+        raise TrainingDiverged(total, self.epoch + 1, step, self.rows[step], self.training.victim.network)
 
     def end(self, epoch: int, steps: int, lr: float) -> None:
         """Add an epoch's row to the curve."""
@@ -146,7 +166,12 @@ class Course:
         self.curve.append({"epoch": epoch, "loss": loss, "lr": lr, **self.measure(epoch)})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was shown."""
+        """Return what was shown; nothing is saved of a training that has diverged.
+
+        Raises:
+            TrainingDiverged: it has.
+        """
+        self.check()
         return {"curve": self.curve, "total": self.total, "first_bad": self.first_bad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -169,9 +194,9 @@ def pretrain(
 ) -> list[dict[str, float]]:
     """Train a learner in place and return the mean loss and the learning rate of every epoch, and what was measured.
 
-    The feed must be on the network's device. The loss is read once per epoch, so that a GPU never waits
-    inside one. Where processes share the run, each trains on its part of every batch. ``course`` says what is
-    measured meanwhile, and lets training go on that was stopped.
+    The feed must be on the network's device. A CPU's losses are read at every step, a GPU's once per epoch and where a
+    checkpoint is written. Where processes share the run, each trains on its part of every batch. ``course`` says
+    what is measured meanwhile, and lets training go on that was stopped.
 
     Raises:
         EngineError: fewer images than one batch, or processes that cannot share a batch.
@@ -187,18 +212,20 @@ def pretrain(
     journal = course.journal
     orders = stream(seed, "victim", "order")
     training = start_training(victim, recipe=recipe, defense=defense, precision=precision, seed=seed)
-    course.begin(precision.device)
+    course.begin(training)
     for name, part in (("training", training), ("course", course), ("orders", orders)):
         journal.keep(name, part)
     for epoch in journal.loop("epoch", recipe.epochs):
         order = journal.once("order", lambda: torch.randperm(len(feed), generator=orders))
-        course.begin(precision.device)
+        course.begin(training, epoch, order[: steps * recipe.batch_size].view(steps, -1))
         loop = journal.loop("step", steps)
         batches = training.batches(feed, order[loop.start * recipe.batch_size :], recipe.batch_size)
         for step, (images_u8, labels) in zip(loop, batches, strict=False):  # the loop must be asked first, and ends it
             set_lr(training.optimizer, lr_at(epoch * steps + step, steps, recipe))
             course.add(training.step(images_u8, labels), step)
-        course.check(epoch, order, recipe.batch_size)
+            if training.reads_losses:
+                course.check()
+        course.check()
         course.end(epoch + 1, steps, lr_at((epoch + 1) * steps - 1, steps, recipe))
         progress(epoch + 1, recipe.epochs, _note(course.curve))
     victim.network.eval()

@@ -53,6 +53,24 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
     assert Path("one").read_bytes() == Path("two").read_bytes()
 
 
+def test_one_flipped_bit_of_the_weights_or_of_their_description_is_noticed() -> None:
+    write_encoder(Path("e"), state(), {"seed": 3})
+    whole = Path("e").read_bytes()
+    for place in (len(whole) - 1, whole.index(b"seed") + len(b'seed\\": ')):
+        content = bytearray(whole)
+        content[place] ^= 1
+        Path("e").write_bytes(content)
+        with pytest.raises(ArtifactError, match="its checksum is another"):
+            read_encoder(Path("e"))
+
+
+def test_an_encoder_that_was_written_without_a_checksum_is_read() -> None:
+    from safetensors.torch import save_file
+
+    save_file(state(), "e", metadata={"engine": '{"format": 1, "seed": 3}'})
+    assert read_encoder(Path("e"))[1] == {"format": 1, "seed": 3}
+
+
 def test_missing_damaged_and_foreign_files_are_refused() -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
         read_encoder(Path("e"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from engine.backbones import resnet18
 from engine.batching import Resident
+from engine.checkpoints import Checkpoints
 from engine.defenses import none
 from engine.errors import EngineError
+from engine.journal import Journal
 from engine.optimization import warmup_cosine_lr
 from engine.precision import Precision
 from engine.protocols import Defense, DefenseContext, Gradient, ImageSet, Measure, Source, Victim
 from engine.randomness import stream
 from engine.training.measures import Measures
-from engine.training.pretrain import Course, Recipe, TrainingDiverged, pretrain, unmeasured
+from engine.training.pretrain import Course, Recipe, Training, TrainingDiverged, pretrain, unmeasured
 from engine.victims import byol, moco_v2, simclr
 from engine.victimspec import ViewsSpec
 from engine.views import Views
@@ -106,8 +109,9 @@ def train(
     **changes,
 ):
     feed = Resident(image_set() if images is None else images)
-    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense, "course": Course(measure)}
-    return pretrain(victim, feed, **how, precision=FP32, seed=seed, progress=quiet)
+    how: dict[str, Any] = {"recipe": replace(RECIPE, **changes), "defense": defense}
+    course = Course(measure)
+    return pretrain(victim, feed, **how, precision=FP32, seed=seed, progress=quiet, course=course)
 
 
 def test_pretraining_lowers_the_loss_of_the_same_views() -> None:
@@ -267,6 +271,56 @@ def test_progress_says_the_loss_and_the_last_alignment() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(start: float) -> None:
     with pytest.raises(TrainingDiverged, match=r"in epoch 1, step \d+; lower the learning rate"):
         train(Recorder(start), lr=1e30, warmup_epochs=0)
+
+
+class Breaking(Recorder):
+    """A learner whose loss is no number from a step on."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.breaks_at = step
+
+    def loss(self, views: Sequence[Tensor], labels: Tensor, *, gradient: Gradient = "single") -> Tensor:
+        loss = super().loss(views, labels, gradient=gradient)
+        return loss * float("nan") if len(self.losses) > self.breaks_at else loss
+
+
+def test_a_cpu_stops_at_the_very_step_and_keeps_the_weights_that_made_it() -> None:
+    whole, broken = Breaking(100), Breaking(3)
+    train(whole, lr=1e-4)
+    with pytest.raises(TrainingDiverged) as stopped:
+        train(broken, lr=1e-4)
+    assert (stopped.value.epoch, stopped.value.step) == (2, 1)  # two steps an epoch: the fourth
+    assert len(broken.losses) == 4
+    assert broken.weights_after_steps == whole.weights_after_steps[:3]
+    assert stopped.value.tensors["network.weight"].isfinite().all()
+    orders = stream(0, "victim", "order")
+    _, second = (torch.randperm(20, generator=orders) for _ in range(2))
+    assert torch.equal(stopped.value.rows, second[8:16])
+
+
+def test_where_losses_are_not_read_the_first_bad_step_is_named_and_nothing_of_it_is_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Training, "reads_losses", property(lambda self: False))
+    checkpoints = Checkpoints(tmp_path / "job", {})
+    journal = Journal(checkpoints, interval=0)
+    learner = Breaking(2)
+    with pytest.raises(TrainingDiverged, match="in epoch 2, step 1;"), journal.open():
+        pretrain(
+            learner,
+            Resident(image_set()),
+            recipe=replace(RECIPE, lr=1e-4),
+            defense=NO_DEFENSE,
+            precision=FP32,
+            seed=0,
+            progress=quiet,
+            course=Course(journal=journal),
+        )
+    saved = checkpoints.read()
+    assert saved is not None
+    assert saved["active"] == "epoch"
+    assert saved["parts"]["training"]["parts"][0]["weight"].isfinite().all()
 
 
 def test_fewer_images_than_a_batch_are_refused() -> None:
