@@ -21,7 +21,7 @@ def test_a_job_is_written_down_and_not_done(project: Path) -> None:
     with pytest.raises(NotDone, match=r"generate cp_c was not done.*\.work/dry_run/generate-scenes-cp_c\.json"):
         dispatch(job, "dry_run")
     written = read_json(FOLDER / "generate-scenes-cp_c.json")
-    assert written["command"] == list(job.command)
+    assert written["command"] == [*job.command, "--layout", "dry_run"]
     assert written["outs"] == [str(out) for out in job.outs]
     assert (written["identity"], written["about"], written["is_shared"]) == (job.identity, job.about, True)
     assert not any(out.exists() for out in job.outs)
