@@ -15,7 +15,17 @@ from pathlib import Path
 from engine.artifacts.files import OUTPUT_ROOT
 from engine.errors import EngineError
 
-__all__ = ["FAULT", "INSIDE", "OUTPUT_ROOT", "JobFailed", "inside", "is_inside", "publish", "torchrun_command"]
+__all__ = [
+    "FAULT",
+    "INSIDE",
+    "OUTPUT_ROOT",
+    "JobFailed",
+    "inside",
+    "is_inside",
+    "leave_fault",
+    "publish",
+    "torchrun_command",
+]
 
 INSIDE = "ENGINE_INSIDE"
 FAULT = "ENGINE_FAULT"
@@ -34,6 +44,19 @@ def is_inside() -> bool:
 def inside(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment for a process that must do the work itself."""
     return {**environment, INSIDE: "1"}
+
+
+def leave_fault(message: str) -> bool:
+    """Tell the launcher of this process why it failed; say whether there is one, which then says it, once.
+
+    Several processes may fail at once, and the launcher reads as soon as there is a file: it is whole from the start.
+    """
+    if not (place := os.environ.get(FAULT)):
+        return False
+    partial = Path(f"{place}.{os.getpid()}")
+    partial.write_text(message)
+    partial.replace(place)
+    return True
 
 
 def torchrun_command(

@@ -56,7 +56,7 @@ class Machine:
         if chosen == "cpu" and precision == "fp16":
             raise EngineError("precision 'fp16' was asked of a CPU, which has no use for it; use bf16 or fp32")
         if chosen == "cuda" and world() > 1:
-            chosen = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+            chosen = f"cuda:{_own_gpu(torch.cuda.device_count())}"
         on = torch.device(chosen)
         return cls(on, Precision(precision, on), **fields)  # type: ignore[arg-type]
 
@@ -97,6 +97,18 @@ class Machine:
                 yield
         finally:
             torch.set_num_threads(before)
+
+
+def _own_gpu(gpus: int) -> int:
+    """Return the number of the GPU of this process, one of several on this computer."""
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= gpus:
+        started = os.environ.get("LOCAL_WORLD_SIZE", "several")
+        raise EngineError(
+            f"the layout starts {started} processes on this computer, each on a GPU of its own, but torch sees {gpus}; "
+            "lower its devices_per_node, or set its device to cpu"
+        )
+    return number
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 if TYPE_CHECKING:
     from engine.victimspec import VictimSpec
@@ -161,6 +161,19 @@ class ExecutorSpec(Spec):
     def processes(self) -> int:
         """Return how many processes share the work of a stage that can be shared."""
         return 1
+
+    @property
+    def processes_here(self) -> int:
+        """Return how many of them run on the computer that starts the stage; 0 where a cluster places all."""
+        return 1
+
+    @model_validator(mode="after")
+    def _every_process_has_its_own_device(self) -> Self:
+        if self.processes > 1 and ":" in self.device:
+            raise ValueError(
+                f"device {self.device!r} is one GPU, for {self.processes} processes; use auto, cuda or cpu"
+            )
+        return self
 
     def machine_fields(self) -> dict[str, Any]:
         """Return what each process of a run is told of its machine."""

@@ -54,6 +54,19 @@ def test_half_precision_changes_a_run_a_little_and_keeps_float32_weights() -> No
     assert {value.dtype for name, value in weights.items() if name.endswith("weight")} == {torch.float32}
 
 
+def test_each_process_has_a_gpu_of_its_own_or_the_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Machine.of("auto", "fp32").device == torch.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(EngineError, match=r"starts 3 processes on this computer.*torch sees 2; lower its devices_per"):
+        Machine.of("cuda", "fp32")
+    assert Machine.of("cpu", "fp32").device == torch.device("cpu")
+
+
 def test_float16_is_refused_on_a_cpu() -> None:
     with pytest.raises(EngineError, match=r"precision 'fp16' was asked of a CPU.*use bf16 or fp32"):
         machine(precision="fp16")

@@ -18,11 +18,15 @@ import psutil
 import pytest
 
 from engine.errors import EngineError
+from engine.executors.local import Spec as Local
+from engine.executors.torchrun import Spec as Torchrun
 from engine.parallel import slots
 from engine.parallel.lengths import Lengths
 from engine.parallel.logs import last_lines, said
 from engine.parallel.pipeline import Plan
 from engine.parallel.slots import share
+from engine.spec import ExecutorSpec
+from engine.specfiles import load
 
 PROJECT = Path(__file__).parents[1]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | {
@@ -432,16 +436,37 @@ def test_each_cell_gets_a_gpu_of_its_own(pipeline: Callable[..., Path]) -> None:
     assert "--jobs 3, but there are 2 GPUs" in refused.stderr
 
 
+def on(device: str) -> ExecutorSpec:
+    return Local(kind="local", device=device)
+
+
+def in_processes(count: int, device: str) -> ExecutorSpec:
+    return Torchrun(kind="torchrun", device=device, devices_per_node=count)
+
+
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots.os, "sched_getaffinity", lambda _: set(range(2, 10)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    shared = share(3, "cpu")
+    shared = share(3, on("cpu"))
     assert [slot.threads for slot in shared] == [2, 2, 2]
-    assert all(slot.gpu is None for slot in shared)
-    assert [slot.threads for slot in share(20, "cpu")] == [1] * 20
-    assert [slot.threads for slot in share(None, "cpu")] == [8]
+    assert all(slot.gpus == () for slot in shared)
+    assert [slot.threads for slot in share(20, on("cpu"))] == [1] * 20
+    assert [slot.threads for slot in share(None, on("cpu"))] == [8]
+    assert [slot.threads for slot in share(2, in_processes(2, "cpu"))] == [2, 2]
+    assert [slot.threads for slot in share(None, in_processes(3, "cpu"))] == [2]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert [slot.threads for slot in share(2, "cpu")] == [3, 3]
+    assert [slot.threads for slot in share(2, on("cpu"))] == [3, 3]
+
+
+def test_a_cluster_divides_its_own_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.chdir(PROJECT)
+    layout = load("layouts", "slurm_two_nodes")
+    assert layout.device == "cuda"
+    slots_ = share(7, layout)
+    assert len(slots_) == 7
+    assert [slot.environment() for slot in slots_] == [{}] * 7
+    assert len(share(None, layout)) == 1
 
 
 def test_gpus_are_those_that_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,18 +475,35 @@ def test_gpus_are_those_that_the_driver_lists(tmp_path: Path, monkeypatch: pytes
     tool.write_text("#!/bin/sh\nprintf 'GPU-aa\\nGPU-bb\\n'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert [slot.gpu for slot in share(None, "auto")] == ["GPU-aa", "GPU-bb"]
-    assert [slot.gpu for slot in share(1, "cuda")] == ["GPU-aa"]
-    assert [slot.gpu for slot in share(2, "cpu")] == [None, None]
-    assert [slot.gpu for slot in share(None, "cuda:1")] == [None]
+    assert [slot.gpus for slot in share(None, on("auto"))] == [("GPU-aa",), ("GPU-bb",)]
+    assert [slot.gpus for slot in share(1, on("cuda"))] == [("GPU-aa",)]
+    assert [slot.gpus for slot in share(2, on("cpu"))] == [(), ()]
+    assert [slot.gpus for slot in share(None, on("cuda:1"))] == [()]
     with pytest.raises(EngineError, match=r"--jobs 3, but there are 2 GPUs.*at most --jobs 2"):
-        share(3, "auto")
+        share(3, on("auto"))
     with pytest.raises(EngineError, match=r"one device is cuda:1, which cannot serve --jobs 2"):
-        share(2, "cuda:1")
+        share(2, on("cuda:1"))
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert [slot.gpu for slot in share(2, "auto")] == [None, None]
+    assert [slot.gpus for slot in share(2, on("auto"))] == [(), ()]
     with pytest.raises(EngineError, match="no GPU"):
-        share(1, "cuda")
+        share(1, on("cuda"))
+
+
+def test_a_cell_of_several_processes_gets_a_gpu_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7,8")
+    assert [slot.gpus for slot in share(None, in_processes(2, "auto"))] == [("3", "5"), ("6", "7")]
+    two_nodes = Torchrun(kind="torchrun", devices_per_node=4, nodes=2, rendezvous="a:1")
+    (slot,) = share(None, two_nodes)
+    assert slot.environment()["CUDA_VISIBLE_DEVICES"] == "3,5,6,7"
+    assert str(slot).startswith("GPUs 3+5+6+7, ")
+    with pytest.raises(
+        EngineError, match=r"--jobs 3, but there are 5 GPUs, and a cell .* 2 of its own; use at most .*2"
+    ):
+        share(3, in_processes(2, "cuda"))
+    with pytest.raises(
+        EngineError, match=r"there are 5 GPUs, and a cell .* gets 6 .* a layout of fewer devices_per_node"
+    ):
+        share(None, in_processes(6, "auto"))
 
 
 def test_logs_tell_how_far_a_cell_is(tmp_path: Path) -> None:

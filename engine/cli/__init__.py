@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from engine.cli import project, stages  # they add their commands to the program
 from engine.cli.options import STUDY_LINE, app
@@ -15,6 +14,7 @@ __all__ = ["STUDY_LINE", "app", "main", "project", "stages"]
 def main() -> None:
     """Run a command; a fault that the user can mend is a message, not a traceback."""
     from engine.errors import EngineError
+    from engine.launching import leave_fault
 
     # Read when torch loads. Waiting threads that spin make a training step ten times slower as soon as
     # anything else runs on the same cores.
@@ -22,7 +22,6 @@ def main() -> None:
     try:
         app()
     except EngineError as error:
-        if fault := os.environ.get("ENGINE_FAULT"):
-            Path(fault).write_text(str(error))
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if not leave_fault(str(error)):
+            print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

@@ -66,7 +66,7 @@ def repro(
     from engine.parallel.slots import share
     from engine.specfiles import load
 
-    slots = share(jobs, load("layouts", load_params().layout).device)
+    slots = share(jobs, load("layouts", load_params().layout))
     if dry:
         typer.echo(foresee(tuple(stages or ())))
         return

@@ -73,6 +73,11 @@ class Spec(ExecutorSpec):
         """Return how many processes share the work of a stage."""
         return self.nodes * self.devices_per_node
 
+    @property
+    def processes_here(self) -> int:
+        """Return none: the cluster places them."""
+        return 0
+
     @model_validator(mode="after")
     def _the_signal_comes_after_the_start(self) -> Spec:
         if self.requeue and self.time_limit and _seconds(self.time_limit) <= self.signal_before + EARLY:

@@ -40,6 +40,11 @@ class Spec(ExecutorSpec):
         """Return how many processes share the work of a stage."""
         return self.nodes * self.devices_per_node
 
+    @property
+    def processes_here(self) -> int:
+        """Return how many of them are this computer's."""
+        return self.devices_per_node
+
 
 @dataclass(frozen=True)
 class Torchrun:
@@ -70,7 +75,7 @@ class Torchrun:
             restarts=spec.restarts if spec.nodes == 1 else 0,
             rendezvous=meeting,
         )
-        run_elastic(command, job, threads=spec.threads, processes=spec.devices_per_node)
+        run_elastic(command, job, threads=spec.threads, processes=spec.processes_here)
 
 
 def build(spec: Spec) -> Torchrun:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import read_some
 from engine.errors import EngineError
+from engine.processes import is_first
 from engine.protocols import Split
 from engine.stages.inputs import load_dataset
 from engine.study import Cell, poison_path
@@ -52,4 +53,5 @@ def some_images(
 
 
 def _say(cell: Cell, why: str) -> None:
-    print(f"{cell.key}: clean originals are not measured: {why}", flush=True)
+    if is_first():
+        print(f"{cell.key}: clean originals are not measured: {why}", flush=True)

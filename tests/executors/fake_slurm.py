@@ -6,6 +6,8 @@ The real ones are tested in test_slurm_cluster.py; these reach what a healthy cl
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ echo submitted >> "$FAKE/submissions"
 [ -e "$FAKE/sbatch.refuses" ] && { cat "$FAKE/sbatch.refuses" >&2; exit 1; }
 for last; do case $last in --output=*) log=${last#--output=};; --job-name=*) name=${last#--job-name=};; esac; done
 echo "$name" > "$FAKE/name"
+set -m  # the job is a group of processes, which can be killed as one
 SLURM_JOB_ID=7 SLURM_JOB_NODELIST=here SLURM_NNODES=1 bash "$last" >> "$log" 2>&1 < /dev/null &
-echo $! > "$FAKE/pid"
+echo $! | tee -a "$FAKE/groups" > "$FAKE/pid"
 echo "7;cluster"
 """
 
@@ -45,7 +48,7 @@ esac
 
 SCANCEL = """
 echo "$@" >> "$FAKE/cancelled"
-[ -e "$FAKE/pid" ] && kill -KILL -- "$(cat "$FAKE/pid")"
+[ -e "$FAKE/pid" ] && kill -KILL -- "-$(cat "$FAKE/pid")"
 exit 0
 """
 
@@ -57,6 +60,11 @@ echo "$@" >> "$FAKE/scontrol.arguments"
 OUT = Path("artifacts/d/encoder/cp_s-simclr-none-0.safetensors")
 QUICK = Pace(look=0.02, ask_first=0.02, ask_at_most=0.1, patience=30, appear=0.3, second_interrupt=0.5)
 MAKES_OUT = f'mkdir -p "$ENGINE_OUTPUT_ROOT/artifacts/d/encoder"; echo made > "$ENGINE_OUTPUT_ROOT/{OUT}"'
+
+
+def wait_for(file: str | Path) -> str:
+    """Shell that waits for a file, and gives up after half a minute or so: no job outlives its test for long."""
+    return f"left=1500; until [ -e '{file}' ]; do [ $((left -= 1)) -gt 0 ] || exit 9; sleep 0.02; done"
 
 
 def _never(machine: object) -> None:
@@ -97,6 +105,12 @@ class FakeSlurm:
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
+
+    def end_all(self) -> None:
+        """Kill every process of every job that is left."""
+        for group in (self / "groups").read_text().split() if (self / "groups").is_file() else ():
+            with suppress(ProcessLookupError):
+                os.killpg(int(group), signal.SIGKILL)
 
     def refuse(self, message: str) -> None:
         """Let sbatch fail."""

@@ -30,7 +30,7 @@ from engine.slurm.attempts import Attempt, Attempts, job_name
 from engine.slurm.client import SlurmUnreachable
 from engine.slurm.script import batch_script, options
 from engine.specfiles import load
-from tests.executors.fake_slurm import JOB, MAKES_OUT, OUT, QUICK, FakeSlurm, job
+from tests.executors.fake_slurm import JOB, MAKES_OUT, OUT, QUICK, FakeSlurm, job, wait_for
 
 PROJECT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "scripts"
@@ -47,8 +47,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm
     folder.mkdir()
     monkeypatch.chdir(folder)
     yield fake
-    if (fake / "pid").exists() and (running := int((fake / "pid").read_text())):
-        subprocess.run(["kill", "-KILL", str(running)], capture_output=True, check=False)
+    fake.end_all()
 
 
 def attempts() -> Attempts:
@@ -232,7 +231,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_signal_before_the_time_limit_requeues_and_leaves_no_exit_code(slurm: FakeSlurm) -> None:
-    attempt, script = prepared("trap 'exit 5' TERM; echo ready > ready; while :; do sleep 0.05; done")
+    attempt, script = prepared(f"trap 'exit 5' TERM; echo ready > ready; {wait_for('go')}")
     with started(script, slurm) as process:
         until(Path("ready").exists)
         process.send_signal(signal.SIGUSR2)
@@ -246,7 +245,7 @@ def test_a_signal_before_the_time_limit_requeues_and_leaves_no_exit_code(slurm: 
 
 
 def test_an_exit_code_is_the_commands_own_though_a_signal_came_between(slurm: FakeSlurm) -> None:
-    attempt, script = prepared("echo ready > ready; while [ ! -e go ]; do sleep 0.05; done; exit 3")
+    attempt, script = prepared(f"echo ready > ready; {wait_for('go')}; exit 3")
     with started(script, slurm) as process:
         until(Path("ready").exists)
         process.send_signal(signal.SIGUSR2)
@@ -345,14 +344,14 @@ def test_nothing_is_submitted_while_the_queue_stays_unknown(slurm: FakeSlurm) ->
 
 
 def test_a_running_job_survives_a_queue_that_does_not_answer(slurm: FakeSlurm) -> None:
-    slow = f"while [ ! -e {slurm / 'go'} ]; do sleep 0.02; done; {MAKES_OUT}"
+    slow = f"{wait_for(slurm / 'go')}; {MAKES_OUT}"
     (slurm / "bin" / "sbatch").write_text(
         (slurm / "bin" / "sbatch")
         .read_text()
         .replace('echo "7;cluster"', 'yes | head -n 4 > "$FAKE/squeue.fails"; echo 7')
     )
-    with subprocess.Popen(["bash", "-c", 'until [ -e "$0" ] && [ ! -s "$0" ]; do sleep 0.02; done; touch "$1"',
-                           str(slurm / "squeue.fails"), str(slurm / "go")]):  # fmt: skip
+    emptied = f"{wait_for(slurm / 'squeue.fails')}; while [ -s '{slurm / 'squeue.fails'}' ]; do sleep 0.02; done"
+    with subprocess.Popen(["timeout", "30", "bash", "-c", f"{emptied}; touch '{slurm / 'go'}'"]):
         run(job(slow))
     assert OUT.read_text() == "made\n"
     assert slurm.submissions == 1
@@ -459,7 +458,7 @@ def drive(slurm: FakeSlurm, tmp_path: Path) -> Iterator[Callable[[str], subproce
         process.wait()
 
 
-WAITS = f"echo it runs; while [ ! -e go ]; do sleep 0.02; done; {MAKES_OUT}"
+WAITS = f"echo it runs; {wait_for('go')}; {MAKES_OUT}"
 
 
 def shows(tmp_path: Path, driver: int, text: str) -> Callable[[], bool]:
