@@ -19,6 +19,11 @@ from engine.lineage import end_with_parent
 from engine.protocols import Job
 
 POLL = 0.2  # seconds
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Processes that start again meet anew. In torch's shared store they would find the addresses of those that died.
+
+Source: https://github.com/pytorch/pytorch/issues/135712
+"""
 GRACE = 60.0
 """Seconds that processes have to write a checkpoint before they are killed."""
 
@@ -36,7 +41,7 @@ def run_elastic(command: list[str], job: Job, *, threads: int | None, processes:
     with tempfile.TemporaryDirectory() as scratch:
         fault = Path(scratch) / "fault"
         share = threads or max(1, (os.cpu_count() or 1) // processes)
-        environment = {"OMP_NUM_THREADS": str(share), **inside(os.environ), FAULT: str(fault)}
+        environment = {"OMP_NUM_THREADS": str(share), **OWN_STORE, **inside(os.environ), FAULT: str(fault)}
         # A session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once.
         with subprocess.Popen(
             command,

@@ -29,8 +29,8 @@ LAYOUT = "device: cpu\nthreads: 1\nworkers: 0\n"
 SPECS = {
     "datasets/tiny.yaml": "kind: digits\nimage_size: 8\ntrain_per_class: 12\ntest_per_class: 5\n",
     "victims/short.yaml": VICTIM.format(batch_size=40, epochs=4),
-    # Five hundred steps or so: seconds in which it can be killed.
-    "victims/long.yaml": VICTIM.format(batch_size=40, epochs=160),
+    # Two hundred and forty steps: seconds in which it can be killed.
+    "victims/long.yaml": VICTIM.format(batch_size=40, epochs=80),
     "victims/odd.yaml": VICTIM.format(batch_size=9, epochs=2),
     "layouts/alone.yaml": f"kind: local\n{LAYOUT}",
     "layouts/two.yaml": f"kind: torchrun\ndevices_per_node: 2\n{LAYOUT}checkpoint_minutes: 0.005\n",
