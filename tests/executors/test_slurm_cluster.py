@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.executors import cluster
+from tests.executors import cluster, stages
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
@@ -218,6 +218,30 @@ def test_two_nodes_form_one_world(submitter: Submitter) -> None:
     assert submitter.start("world.py", nodes=2).wait(60) == 0, submitter.said()
     # Which node has rank 0 depends on which came first.
     assert submitter.made in ("[[0, 0], [1, 1]]", "[[0, 1], [1, 0]]")
+
+
+def test_a_training_on_two_nodes_is_requeued_and_ends_as_if_it_had_not_been(submitter: Submitter) -> None:
+    project = stages.project(submitter.project)
+    (project / "specs/layouts/nodes.yaml").write_text(
+        "kind: slurm\nnodes: 2\ncheckpoint_minutes: 0.005\ndevice: cpu\nthreads: 1\nworkers: 0\n"
+    )
+    command = (sys.executable, "-m", "engine", *stages.pretrain("long", "nodes"), "--dataset", "tiny")
+    process = submitter.run(*command)
+    submitter.until(": submitted, its log is")
+    (job,) = submitter.jobs()
+    stages.until(lambda: stages.checkpoints(project, "long"), project)
+    submitter.slurm("scontrol", "requeue", job)
+    submitter.until("requeued 1 times")
+    assert process.wait(60) == 0, submitter.said()
+    said = submitter.said()
+    assert "going on from .work/checkpoints/" in said
+    encoder = stages.encoder(project, "long")
+    assert said.count(f"{encoder.relative_to(project)}\n") == 1
+    made, losses = encoder.read_bytes(), stages.losses(project, "long")
+    # One process sums in another order, and over hundreds of steps that grows: see test_torchrun for a short training.
+    stages.stage(project, *stages.pretrain("long", "two"))
+    assert made == encoder.read_bytes()
+    assert losses == stages.losses(project, "long")
 
 
 def test_ctrl_c_detaches_and_cancel_ends_the_job(submitter: Submitter) -> None:
