@@ -10,9 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from engine.perturbation import chunks
 from engine.processes import add_up, is_first, rank, share_of, world
-
-CHUNK = 1024  # rows that are joined at a time; only memory depends on it
 
 
 class EveryRow:
@@ -70,10 +69,7 @@ class SharedRows:
         """Return this process's share [b, ...] of the rows of a batch."""
         if world() == 1:
             return self.block[rows_B]
-        places, is_own = self._places(rows_B)
-        # One process holds a row and all others add zero, which changes no bit of it.
-        mine = torch.where(is_own.view(-1, *[1] * (self.block.dim() - 1)), self.block[places], 0)
-        return share_of(len(rows_B)).of(add_up(mine))
+        return share_of(len(rows_B)).of(self._gathered(rows_B))
 
     def write_(self, rows_B: Tensor, values_b: Tensor) -> None:
         """Replace rows of a batch, given this process's share [b, ...] of them."""
@@ -88,6 +84,11 @@ class SharedRows:
             values_B = add_up(values_B)
         self.block[self._places(rows_B)[0]] = values_B
 
+    def _gathered(self, rows_B: Tensor) -> Tensor:
+        """Return the rows [B, ...] of a batch: one process holds a row, and all others add zero, which is exact."""
+        places, is_own = self._places(rows_B)
+        return add_up(torch.where(is_own.view(-1, *[1] * (self.block.dim() - 1)), self.block[places], 0))
+
     def _places(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return where in the block each row lies, the last place for those of others; and which are this process's."""
         is_own = (rows_B >= self.start) & (rows_B < self.stop)
@@ -98,12 +99,10 @@ class SharedRows:
         if world() == 1:
             return self.block.cpu()
         joined = torch.empty((self.count if is_first() else 0, *self.block.shape[1:]), dtype=self.block.dtype)
-        for start in range(0, self.count, CHUNK):
-            rows = torch.arange(start, min(start + CHUNK, self.count), device=self.block.device)
-            places, is_own = self._places(rows)
-            part = add_up(torch.where(is_own.view(-1, *[1] * (self.block.dim() - 1)), self.block[places], 0))
+        for rows in chunks(self.count):
+            part = self._gathered(torch.arange(rows.start, rows.stop, device=self.block.device))
             if is_first():
-                joined[start : start + len(rows)] = part.cpu()
+                joined[rows] = part.cpu()
         return joined
 
     def state_dict(self) -> dict[str, Tensor]:

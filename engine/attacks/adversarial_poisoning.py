@@ -87,7 +87,7 @@ class AdversarialPoisoning:
         done, total = spec.surrogate.epochs, spec.surrogate.epochs + spec.trials * len(batches)
         victim, cost = self._reference(images, context, total)
         deltas, draws = (stream(spec.seed, "attack", name) for name in ("delta", "views"))
-        best = _Best(self._start(images, context, stream(spec.seed, "attack", "unused")), cost=cost)
+        best = _Best(self._noise(images, replace(context, init="zero"), deltas), cost=cost)
         for name, part in (("deltas", deltas), ("draws", draws), ("best", best)):
             journal.keep(name, part)
         for trial in journal.loop("trial", spec.trials):
@@ -126,14 +126,16 @@ class AdversarialPoisoning:
 
     def _start(self, images: ImageSet, context: AttackContext, generator: torch.Generator) -> Noise:
         """Return the noise of a trial before its first step."""
+        if self.spec.start == "init":
+            return self._noise(images, context, generator)
+        noise = self._noise(images, replace(context, init="zero"), generator)
+        noise.draw_normal_(generator)
+        return noise
+
+    def _noise(self, images: ImageSet, context: AttackContext, generator: torch.Generator) -> Noise:
         from engine.noise import Noise
 
-        is_normal = self.spec.start == "normal"
-        given = replace(context, init="zero") if is_normal else context
-        noise = Noise(images, given, granularity="sample", epsilon=self.spec.epsilon, generator=generator)
-        if is_normal:
-            noise.draw_normal_(generator)
-        return noise
+        return Noise(images, context, granularity="sample", epsilon=self.spec.epsilon, generator=generator)
 
     def _views(self) -> tuple[Views] | None:
         """Return the views that noise steps meet, where they have their own."""

@@ -7,16 +7,15 @@ import os
 import platform
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
+from engine.metering import cpu_name
 from engine.params import load_params
 from engine.reporting.costs import time_records
 from engine.reporting.results import Results
 from engine.specfiles import resolved
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "dvc")
-CPU_INFO = Path("/proc/cpuinfo")
 WRITTEN_BY_DVC = ("reports", "dvc.lock")
 """What a run itself changes: it does not make the source that ran another one."""
 
@@ -62,11 +61,7 @@ def revision() -> dict[str, Any]:
 
 def device() -> str:
     """Describe the machine that the report is made on: its processor and its GPUs."""
-    cpu = platform.processor() or platform.machine()
-    if CPU_INFO.is_file():
-        models = [line.split(":", 1)[1].strip() for line in CPU_INFO.read_text().splitlines() if "model name" in line]
-        cpu = models[0] if models else cpu
-    described = f"{cpu}, {os.cpu_count()} cores"
+    described = f"{cpu_name()}, {os.cpu_count()} cores"
     if shutil.which("nvidia-smi"):
         gpus = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
         counts = {gpu: gpus.count(gpu) for gpu in gpus}
