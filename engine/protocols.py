@@ -102,11 +102,11 @@ class Poison:
 
     noise: Tensor
     granularity: str
-    image_views: int = 0
-    """How many augmented images were sent forwards and backwards: the attack's cost."""
+    image_views: int = 0  # how many augmented images were sent forwards and backwards: the attack's cost
     unit: float = 1.0
     withheld: Tensor | None = None
     """Images that are not released at all, bool [N]; the noise of a sample-wise poison has rows for them too."""
+    surrogate: dict[str, Tensor] | None = None  # the weights of the network that the noise was learnt on last
 
     def delta(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return some rows of the perturbation: float, in [0, 1] pixel range."""

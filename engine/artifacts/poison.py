@@ -6,6 +6,7 @@ A folder of
                                     the data set, where none may be withheld;
     ``delta-00000.safetensors``, ...  the perturbation in eight-bit levels, int8: of as many images of the data set
                                     as a shard has, [M, C, H, W], or, class-wise, in one file, [classes, C, H, W];
+    ``surrogate.safetensors``       the weights of the network that the noise was learnt on last, where there is one;
     ``preview.safetensors``         one image per class, clean and poisoned, uint8 [classes, C, H, W];
     ``README.md``                   the data card;
     ``manifest.json``               source, attack, budget, what was measured, and every file's checksum.

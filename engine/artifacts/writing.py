@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from torch import Tensor
 
+SURROGATE = "surrogate.safetensors"
 SHARD = 2**28
 """Most bytes of decoded images, and of noise, in one file of the artifact."""
 
@@ -59,7 +60,8 @@ def write_poison(
         for rows in row_groups(clean)
     )
     about = {**about, "granularity": poison.granularity, "image_views": poison.image_views}
-    write_parts(target, parts, about=about, class_levels=poison.noise if is_class_wise else None)
+    levels = poison.noise if is_class_wise else None
+    write_parts(target, parts, about=about, class_levels=levels, surrogate=poison.surrogate)
 
 
 def row_groups(images: ImageSet) -> Iterator[slice]:
@@ -70,12 +72,18 @@ def row_groups(images: ImageSet) -> Iterator[slice]:
 
 
 def write_parts(
-    target: Path, parts: Iterable[Part], *, about: dict[str, Any], class_levels: Tensor | None = None
+    target: Path,
+    parts: Iterable[Part],
+    *,
+    about: dict[str, Any],
+    class_levels: Tensor | None = None,
+    surrogate: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the artifact atomically, part by part, without the images that the poison withholds.
 
     Shapes: class_levels int8 [classes, 3, H, W], where the noise is class-wise.
-    ``about`` is what the manifest says of source and attack; sizes and differences are measured here.
+    ``about`` is what the manifest says of source and attack; sizes and differences are measured here. ``surrogate`` are
+    the weights of the network that the noise was learnt on.
     """
     from safetensors.torch import save_file
 
@@ -86,6 +94,8 @@ def write_parts(
         if class_levels is not None:
             save_file({"levels": class_levels.contiguous()}, folder / _delta(0))
         save_file(writer.preview(), folder / "preview.safetensors")
+        if surrogate:
+            save_file({name: tensor.contiguous() for name, tensor in surrogate.items()}, folder / SURROGATE)
         manifest = {"format": FORMAT, **about, **writer.measured()}
         (folder / "README.md").write_text(card(manifest))
         manifest["files"] = {file.name: sha256(file) for file in sorted(folder.iterdir())}
