@@ -6,9 +6,9 @@ import os
 import sys
 
 from engine.cli import poisons, project, stages  # they add their commands to the program
-from engine.cli.options import STUDY_LINE, app
+from engine.cli.options import app
 
-__all__ = ["STUDY_LINE", "app", "main", "poisons", "project", "stages"]
+__all__ = ["app", "main", "poisons", "project", "stages"]
 
 
 def main() -> None:
