@@ -40,8 +40,8 @@ class Survival:
     ``norm``: the Euclidean length of what then distinguishes released from clean images, against before: whatever it
     is. ``aligned``: how much of the perturbation itself is in it, 1 where all of it is; None where pixels moved.
     ``loss_gap``: how much lower the surrogate's loss is on the released images than on the clean ones, and its standard
-    error over batches and draws of views; ``effect``: the gap against that before. None where the poison was made without a
-    network, or where its loss does not tell released images from clean ones.
+    error over batches and draws of views; ``effect``: the gap against that before. None where the poison was made
+    without a network, or where its loss does not tell released images from clean ones.
     """
 
     change: str
