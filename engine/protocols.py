@@ -40,22 +40,26 @@ class ImageSet:
     """Labelled images of one size.
 
     Shapes: images_u8 uint8 [N, 3, H, W], labels int64 [N], or [N, L] where a defense gives an image L of them;
-    class_names holds one name a class.
+    class_names holds one name a class; names one file an image, relative to the data set's folder, where it has files.
     """
 
     images_u8: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: Tensor) -> ImageSet:
-        return ImageSet(self.images_u8[rows], self.labels[rows], self.class_names)
+    def __getitem__(self, rows: Tensor | slice) -> ImageSet:
+        images_u8, labels, names = self.images_u8[rows], self.labels[rows], self.names
+        if names:
+            names = names[rows] if isinstance(rows, slice) else tuple(names[row] for row in rows.tolist())
+        return ImageSet(images_u8, labels, self.class_names, names)
 
     def to(self, device: torch.device) -> ImageSet:
         """Return the images on a device, still in eight bits."""
-        return ImageSet(self.images_u8.to(device), self.labels.to(device), self.class_names)
+        return ImageSet(self.images_u8.to(device), self.labels.to(device), self.class_names, self.names)
 
 
 Batch = tuple["Tensor", "Tensor"]

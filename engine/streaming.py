@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_image
 
+from engine.artifacts.encoding import Encoded
 from engine.artifacts.files import writing
-from engine.artifacts.poison import Encoded
 from engine.batching import batches
 from engine.protocols import Batch
 from engine.transfer import to_device
@@ -77,11 +77,11 @@ def _received(handle: Any, offsets: Tensor, labels: Tensor) -> Spilled:
 def spill(images: Iterable[Encoded], file: IO[bytes]) -> Spilled:
     """Copy encoded images into one flat file, part by part, and return how to find them there."""
     ends, labels = [0], [torch.empty(0, dtype=torch.int64)]
-    for encoded, part in images:
-        file.writelines(encoded)
-        for image in encoded:
+    for part in images:
+        file.writelines(part.png)
+        for image in part.png:
             ends.append(ends[-1] + len(image))
-        labels.append(torch.tensor(part))
+        labels.append(torch.tensor(part.labels))
     file.flush()
     return Spilled(file.fileno(), torch.tensor(ends), torch.cat(labels))
 

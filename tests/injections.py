@@ -160,7 +160,7 @@ def _flip(file: Path) -> None:
 def bit_of_a_poison_flipped(root: Path) -> Outcome:
     """Change one bit of the released images."""
     _prepared(root)
-    _flip(root / "artifacts/small/poison/cp/train.parquet")
+    _flip(root / "artifacts/small/poison/cp/train-00000.parquet")
     return _outcome("a flipped bit of a poison", run(root, *PRETRAIN), "differs from the checksum", root)
 
 
@@ -289,7 +289,7 @@ INJECTIONS: dict[Callable[[Path], Outcome], tuple[str, tuple[str, ...]]] = {
     read_only_scratch_folder: ("exit 1", ("cannot be written: Read-only file system", ".work")),
     cache_of_compiled_code_that_cannot_be_written: ("exit 0", ("on torch alone, more slowly",)),
     unreadable_image_among_a_thousand: ("exit 1", ("data/photographs/b/501.png", "truncated")),
-    bit_of_a_poison_flipped: ("exit 1", ("error: artifacts/small/poison/cp/train.parquet differs",)),
+    bit_of_a_poison_flipped: ("exit 1", ("error: artifacts/small/poison/cp/train-00000.parquet differs",)),
     bit_of_an_encoder_flipped: ("exit 1", ("is damaged (its checksum is another)",)),
     encoder_cut_off: ("exit 1", (".safetensors is damaged", "remove it and run `dvc repro`")),
     bit_of_a_checkpoint_flipped: ("exit 0", ("is not used: it is damaged: its checksum is another",)),

@@ -18,11 +18,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.artifacts import encoded_images, read_images, read_manifest, write_poison
+from engine.artifacts import Encoded, encoded_images, read_images, read_manifest, write_poison
 from engine.batching import Resident
 from engine.protocols import ImageSet, Poison
 from engine.randomness import stream
 from engine.streaming import SCRATCH, Streamed, streamed
+from tests.making import about
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 CPU = torch.device("cpu")
@@ -43,14 +44,14 @@ def images() -> ImageSet:
 
 @pytest.fixture
 def folder(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("engine.artifacts.poison.ROWS", 10)
+    monkeypatch.setattr("engine.artifacts.encoding.ROWS", 10)
     write_poison(
         Path("poison"),
         clean=images,
         released=images,
         poison=Poison(torch.zeros(5, 3, 8, 11, dtype=torch.int8), "class", unit=1 / 255),
         perturbed=torch.zeros(COUNT, dtype=torch.bool),
-        about={},
+        about=about(),
     )
     return Path("poison")
 
@@ -124,8 +125,8 @@ def test_nothing_is_left_after_an_error_in_the_middle_of_a_pass(folder: Path, wo
 
 
 def test_nothing_is_left_when_the_images_cannot_be_read() -> None:
-    def broken() -> Iterator[tuple[list[bytes], list[int]]]:
-        yield [b"one"], [1]
+    def broken() -> Iterator[Encoded]:
+        yield Encoded([b"one"], [1], [0], [False])
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="disk is gone"), streamed(broken(), device=CPU, workers=0):
@@ -135,7 +136,10 @@ def test_nothing_is_left_when_the_images_cannot_be_read() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_decoded_stops_the_pass(workers: int) -> None:
-    with streamed([([b"no image"], [0])], device=CPU, workers=workers) as feed, pytest.raises(RuntimeError):
+    with (
+        streamed([Encoded([b"no image"], [0], [0], [False])], device=CPU, workers=workers) as feed,
+        pytest.raises(RuntimeError),
+    ):
         next(feed.batches(torch.zeros(1, dtype=torch.int64), 1))
     assert multiprocessing.active_children() == []
 
@@ -218,7 +222,7 @@ def write_ramps(folder: Path, count: int, size: int = 64) -> int:
     released = ImageSet(pixels, torch.zeros(count, dtype=torch.int64), ("a",))
     poison = Poison(torch.zeros(1, 3, size, size, dtype=torch.int8), "class", unit=1 / 255)
     perturbed = torch.zeros(count, dtype=torch.bool)
-    write_poison(folder, clean=released, released=released, poison=poison, perturbed=perturbed, about={})
+    write_poison(folder, clean=released, released=released, poison=poison, perturbed=perturbed, about=about())
     return pixels.nbytes
 
 

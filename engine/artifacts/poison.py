@@ -1,37 +1,54 @@
 """The poisoned data set as an artifact: what an attacker releases, and what is known of it.
 
 A folder of
-    ``train.parquet``      PNG-encoded images, labels, indices and perturbed flags, in the schema that
-                           Hugging Face ``datasets`` decodes as images, ``ROWS`` images a row group; an
-                           index is the image's place in the data set, where none may be withheld;
-    ``delta.safetensors``  the perturbation in eight-bit levels, int8, [N, C, H, W] or [classes, C, H, W];
-    ``preview.safetensors`` one image per class, clean and poisoned, uint8 [classes, C, H, W];
-    ``manifest.json``      source, attack, budget, what was measured, and every file's checksum.
-The same inputs give the same bytes.
+    ``train-00000.parquet``, ...    PNG-encoded images, labels, indices and perturbed flags, in the schema that
+                                    Hugging Face ``datasets`` decodes as images; an index is the image's place in
+                                    the data set, where none may be withheld;
+    ``delta-00000.safetensors``, ...  the perturbation in eight-bit levels, int8: of as many images of the data set
+                                    as a shard has, [M, C, H, W], or, class-wise, in one file, [classes, C, H, W];
+    ``preview.safetensors``         one image per class, clean and poisoned, uint8 [classes, C, H, W];
+    ``README.md``                   the data card;
+    ``manifest.json``               source, attack, budget, what was measured, and every file's checksum.
+The same inputs give the same bytes. Written part by part, read a row group or a shard's noise at a time.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.artifacts.files import ArtifactError, atomic_directory, read_json, sha256
+from engine.artifacts.card import card
+from engine.artifacts.encoding import Encoded, decode, encode, released_schema, row_group, table_of
+from engine.artifacts.files import atomic_directory, sha256
+from engine.artifacts.levels import LevelsWriter
+from engine.artifacts.manifest import FILE, FORMAT, read_manifest
 from engine.protocols import ImageSet, Poison
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import pyarrow.parquet as pq
     from torch import Tensor
 
-FORMAT = 1
-ROWS = 1_000
-"""Images in one row group of the table: what its writer and its readers hold encoded at a time."""
+SHARD = 2**28
+"""Most bytes of decoded images, and of noise, in one file of the artifact."""
 
-Encoded = tuple[list[bytes], list[int]]
-"""Some images as PNG files, and their labels."""
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive images of a data set, before and after an attack; what is withheld of them is not released.
+
+    Shapes: released_u8 uint8 [M, 3, H, W], as clean has them; perturbed bool [M]; withheld bool [M], where something
+        is; levels int8 [M, 3, H, W], where the noise is sample-wise.
+    """
+
+    clean: ImageSet
+    released_u8: Tensor
+    perturbed: Tensor
+    levels: Tensor | None = None
+    withheld: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,136 +69,186 @@ class ReleasedPoison:
 def write_poison(
     target: Path, *, clean: ImageSet, released: ImageSet, poison: Poison, perturbed: Tensor, about: dict[str, Any]
 ) -> None:
-    """Write the artifact atomically, without the images that the poison withholds.
+    """Write the artifact of a data set that is held whole, see ``write_parts``.
 
     Shapes: clean and released N images, those that are withheld too; perturbed bool [N]; poison.noise int8,
         in grey levels.
+    """
+    is_class_wise = poison.granularity == "class"
+    parts = (
+        Part(
+            clean[rows],
+            released.images_u8[rows],
+            perturbed[rows],
+            None if is_class_wise else poison.noise[rows],
+            None if poison.withheld is None else poison.withheld[rows],
+        )
+        for rows in row_groups(clean)
+    )
+    about = {**about, "granularity": poison.granularity, "image_views": poison.image_views}
+    write_parts(target, parts, about=about, class_levels=poison.noise if is_class_wise else None)
+
+
+def row_groups(images: ImageSet) -> Iterator[slice]:
+    """Cut a data set into parts of the size that the artifact is written in."""
+    step = row_group(images.images_u8.shape[1:])
+    for start in range(0, len(images), step):
+        yield slice(start, start + step)
+
+
+def write_parts(
+    target: Path, parts: Iterable[Part], *, about: dict[str, Any], class_levels: Tensor | None = None
+) -> None:
+    """Write the artifact atomically, part by part, without the images that the poison withholds.
+
+    Shapes: class_levels int8 [classes, 3, H, W], where the noise is class-wise.
     ``about`` is what the manifest says of source and attack; sizes and differences are measured here.
     """
-    import torch
     from safetensors.torch import save_file
 
-    rows, about = torch.arange(len(clean)), {**about, **_of_poison(poison)}
-    if poison.withheld is not None:
-        rows = (~poison.withheld).nonzero().squeeze(1)
-        clean, released, perturbed = clean[rows], released[rows], perturbed[rows]
-    with atomic_directory(target) as folder:
-        _write_images(folder / "train.parquet", released, perturbed, rows)
-        save_file({"levels": poison.noise.contiguous()}, folder / "delta.safetensors")
-        first = [int((clean.labels == k).nonzero()[0]) for k in clean.labels.unique()]
-        save_file(
-            {"clean": clean.images_u8[first].contiguous(), "poisoned": released.images_u8[first].contiguous()},
-            folder / "preview.safetensors",
-        )
-        difference = (released.images_u8.int() - clean.images_u8.int()).abs().flatten(1)
-        manifest = {
-            "format": FORMAT,
-            **about,
-            "images": len(released),
-            "image_shape": list(released.images_u8.shape[1:]),
-            "class_names": list(released.class_names),
-            "perturbed": int(perturbed.sum()),
-            "max_difference_levels": int(difference.max()),
-            "mean_difference_levels": round(difference.double().mean().item(), 6),
-            "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
+    with atomic_directory(target) as folder, _Writer(folder) as writer:
+        for part in parts:
+            writer.add(part)
+        writer.close()
+        if class_levels is not None:
+            save_file({"levels": class_levels.contiguous()}, folder / _delta(0))
+        save_file(writer.preview(), folder / "preview.safetensors")
+        manifest = {"format": FORMAT, **about, **writer.measured()}
+        (folder / "README.md").write_text(card(manifest))
+        manifest["files"] = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+        (folder / FILE).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+
+class _Writer:
+    """The shards of an artifact while they are written, and what is measured on the way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.table: pq.ParquetWriter | None = None
+        self.levels: LevelsWriter | None = None
+        self.shard = self.in_shard = self.seen = self.images = self.perturbed = self.largest = self.total = 0
+        self.withheld: int | None = None
+        self.first: dict[int, tuple[Tensor, Tensor]] = {}
+        self.shape: tuple[int, ...] = ()
+        self.class_names: tuple[str, ...] = ()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, part: Part) -> None:
+        """Append some images."""
+        import torch
+
+        clean, released_u8, perturbed = part.clean, part.released_u8, part.perturbed
+        rows = torch.arange(self.seen, self.seen + len(clean))
+        self.shape, self.class_names = tuple(released_u8.shape[1:]), clean.class_names
+        self._open_shard(len(clean))
+        self.seen += len(clean)
+        self.in_shard += len(clean)
+        if part.levels is not None:
+            self.levels = self.levels or LevelsWriter(self.folder / _delta(self.shard))
+            self.levels.add(part.levels)
+        if part.withheld is not None:
+            kept = (~part.withheld).nonzero().squeeze(1)
+            self.withheld = (self.withheld or 0) + len(clean) - len(kept)
+            clean, released_u8, perturbed, rows = clean[kept], released_u8[kept], perturbed[kept], rows[kept]
+        self._measure(clean, released_u8, perturbed)
+        if self.table is not None and len(clean):
+            labels, places, flags = (column.tolist() for column in (clean.labels, rows, perturbed))
+            encoded = Encoded(encode(released_u8), labels, places, flags, clean.names)
+            self.table.write_table(table_of(encoded, clean.class_names))
+
+    def _open_shard(self, count: int) -> None:
+        """Begin a shard where there is none, or where the one at hand has no room for so many images."""
+        import pyarrow.parquet as pq
+
+        if self.table is not None and (self.in_shard + count) * math.prod(self.shape) > SHARD:
+            self.close()
+        if self.table is None:
+            file = self.folder / f"train-{self.shard:05d}.parquet"
+            # Zstandard would only spend time: PNG bytes do not shrink.
+            self.table = pq.ParquetWriter(file, released_schema(self.class_names), compression="none")
+
+    def close(self) -> None:
+        """End a shard."""
+        for open_file in (self.table, self.levels):
+            if open_file is not None:
+                open_file.close()
+        self.table = self.levels = None
+        self.in_shard, self.shard = 0, self.shard + 1
+
+    def _measure(self, clean: ImageSet, released_u8: Tensor, perturbed: Tensor) -> None:
+        # In eight bits: a wider type would double what is held.
+        difference = clean.images_u8.maximum(released_u8) - clean.images_u8.minimum(released_u8)
+        self.images += len(clean)
+        self.perturbed += int(perturbed.sum())
+        self.largest = max(self.largest, int(difference.max()) if len(clean) else 0)
+        self.total += int(difference.sum())
+        for label in clean.labels.unique().tolist():
+            if label not in self.first:
+                row = int((clean.labels == label).nonzero()[0])
+                self.first[label] = clean.images_u8[row].clone(), released_u8[row].clone()
+
+    def preview(self) -> dict[str, Tensor]:
+        """Return one image per class, before and after."""
+        import torch
+
+        pairs = [self.first[label] for label in sorted(self.first)]
+        return {name: torch.stack([pair[at] for pair in pairs]) for at, name in enumerate(("clean", "poisoned"))}
+
+    def measured(self) -> dict[str, Any]:
+        """Return what the manifest says of the released images."""
+        found = {
+            "images": self.images,
+            "image_shape": list(self.shape),
+            "class_names": list(self.class_names),
+            "perturbed": self.perturbed,
+            "max_difference_levels": self.largest,
+            "mean_difference_levels": round(self.total / (self.images * math.prod(self.shape)), 6),
         }
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        return found if self.withheld is None else {**found, "withheld": self.withheld}
 
 
-def _of_poison(poison: Poison) -> dict[str, Any]:
-    """Return what the manifest says of the poison itself; ``withheld`` only where something is."""
-    about: dict[str, Any] = {"granularity": poison.granularity, "image_views": poison.image_views}
-    return about if poison.withheld is None else {**about, "withheld": int(poison.withheld.sum())}
-
-
-def _write_images(file: Path, released: ImageSet, perturbed: Tensor, rows: Tensor) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = _schema(released.class_names)
-    # Zstandard would only spend time: PNG bytes do not shrink.
-    with pq.ParquetWriter(file, schema, compression="none") as writer:
-        for start in range(0, len(released), ROWS):
-            part = slice(start, start + ROWS)
-            columns = {
-                "image": [{"bytes": _png(image), "path": None} for image in released.images_u8[part]],
-                "label": released.labels[part].tolist(),
-                "index": rows[part].tolist(),
-                "perturbed": perturbed[part].tolist(),
-            }
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _schema(class_names: tuple[str, ...]) -> pa.Schema:
-    import pyarrow as pa
-
-    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    features = {
-        "image": {"_type": "Image"},
-        "label": {"names": list(class_names), "_type": "ClassLabel"},
-        "index": {"dtype": "int64", "_type": "Value"},
-        "perturbed": {"dtype": "bool", "_type": "Value"},
-    }
-    return pa.schema(
-        [("image", image_type), ("label", pa.int64()), ("index", pa.int64()), ("perturbed", pa.bool_())],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-
-
-def _png(image_u8: Tensor) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image_u8.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check the manifest of a poison.
-
-    Raises:
-        ArtifactError: the manifest is missing or of another format, or a file is missing or damaged.
-    """
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder} has format {manifest.get('format')!r}; this version reads format {FORMAT}")
-    for name, expected in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise ArtifactError(f"{file} is missing; run `dvc checkout` or generate the poison again")
-        if sha256(file) != expected:
-            raise ArtifactError(
-                f"{file} differs from the checksum in its manifest: it is damaged or was edited; "
-                "run `dvc checkout --force` or generate the poison again"
-            )
-    return manifest
+def _delta(shard: int) -> str:
+    return f"delta-{shard:05d}.safetensors"
 
 
 def encoded_images(folder: Path) -> Iterator[Encoded]:
-    """Yield the released images in order, as PNG files, never more than ``ROWS`` of them at a time.
+    """Yield the released images in order, as PNG files, a row group at a time.
 
     Checksums are what ``read_manifest`` checks.
     """
+    for table, group in _row_groups(folder):
+        yield Encoded.of(table.read_row_group(group))
+
+
+def _row_groups(folder: Path) -> Iterator[tuple[pq.ParquetFile, int]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(folder / "train.parquet") as table:
-        for rows in table.iter_batches(batch_size=ROWS, columns=["image.bytes", "label"]):
-            yield rows.column("image").field("bytes").to_pylist(), rows.column("label").to_pylist()
+    for file in sorted(folder.glob("train-*.parquet")):
+        with pq.ParquetFile(file) as table:
+            for group in range(table.num_row_groups):
+                yield table, group
 
 
 def read_images(folder: Path, manifest: dict[str, Any]) -> ImageSet:
     """Read what an attacker releases: all images, decoded, and their labels.
 
-    Beside them only ``ROWS`` images are held. Checksums are what ``read_manifest`` checks.
+    Beside them only a row group is held. Checksums are what ``read_manifest`` checks.
     """
     import torch
 
     images_u8 = torch.empty((manifest["images"], *manifest["image_shape"]), dtype=torch.uint8)
     labels: list[int] = []
-    for encoded, part in encoded_images(folder):
-        images_u8[len(labels) : len(labels) + len(part)] = _decode(encoded)
-        labels += part
-    return ImageSet(images_u8, torch.tensor(labels), tuple(manifest["class_names"]))
+    names: list[str] = []
+    for part in encoded_images(folder):
+        images_u8[len(labels) : len(labels) + len(part)] = decode(part.png)
+        labels += part.labels
+        names += part.names
+    return ImageSet(images_u8, torch.tensor(labels), tuple(manifest["class_names"]), tuple(names))
 
 
 def read_some(folder: Path, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,30 +258,27 @@ def read_some(folder: Path, rows: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes: rows int64 [M], in rising order; images uint8 [M, C, H, W], places int64 [M].
     """
-    import pyarrow.parquet as pq
     import torch
 
     images, places = [], []
-    with pq.ParquetFile(folder / "train.parquet") as table:
-        first = 0
-        for group in range(table.num_row_groups):
-            last = first + table.metadata.row_group(group).num_rows
-            here = rows[(rows >= first) & (rows < last)] - first
-            if len(here):
-                part = table.read_row_group(group, columns=["image.bytes", "index"]).take(here.numpy())
-                images.append(_decode(part["image"].combine_chunks().field("bytes").to_pylist()))
-                places += part["index"].to_pylist()
-            first = last
+    first = 0
+    for table, group in _row_groups(folder):
+        last = first + table.metadata.row_group(group).num_rows
+        here = rows[(rows >= first) & (rows < last)] - first
+        if len(here):
+            part = Encoded.of(table.read_row_group(group).take(here.numpy()))
+            images.append(decode(part.png))
+            places += part.places
+        first = last
     return torch.cat(images), torch.tensor(places)
 
 
-def _decode(encoded: list[bytes]) -> Tensor:
-    import numpy as np
-    import torch
-    from PIL import Image
+def read_levels(folder: Path) -> Iterator[Tensor]:
+    """Yield the perturbation in grey levels, a shard at a time: int8 [M, C, H, W], or all classes at once."""
+    from safetensors.torch import load_file
 
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    for file in sorted(folder.glob("delta-*.safetensors")):
+        yield load_file(file)["levels"]
 
 
 def read_poison(folder: Path) -> ReleasedPoison:
@@ -223,13 +287,14 @@ def read_poison(folder: Path) -> ReleasedPoison:
     Raises:
         ArtifactError: see ``read_manifest``.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
-    from safetensors.torch import load_file
 
     manifest = read_manifest(folder)
-    table = pq.read_table(folder / "train.parquet", columns=["index", "perturbed"])
-    levels = load_file(folder / "delta.safetensors")["levels"]
+    files = sorted(folder.glob("train-*.parquet"))
+    table = pa.concat_tables([pq.read_table(file, columns=["index", "perturbed"]) for file in files])
+    levels = torch.cat(list(read_levels(folder)))
     return ReleasedPoison(
         read_images(folder, manifest),
         torch.tensor(table["index"].to_pylist()),

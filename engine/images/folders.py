@@ -27,9 +27,17 @@ class FileSet:
     files: tuple[Path, ...]
     labels: Tensor
     class_names: tuple[str, ...]
+    folder: Path
+    """Where the class folders lie."""
 
     def __getitem__(self, rows: Tensor) -> FileSet:
-        return FileSet(tuple(self.files[row] for row in rows.tolist()), self.labels[rows], self.class_names)
+        files = tuple(self.files[row] for row in rows.tolist())
+        return FileSet(files, self.labels[rows], self.class_names, self.folder)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the files relative to the folder, as posix paths."""
+        return tuple(file.relative_to(self.folder).as_posix() for file in self.files)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -61,7 +69,7 @@ def list_files(folder: Path, class_names: Sequence[str]) -> FileSet:
         )
     counts = torch.tensor([len(files) for files in by_class])
     labels = torch.arange(len(by_class)).repeat_interleave(counts)
-    return FileSet(tuple(file for files in by_class for file in files), labels, tuple(class_names))
+    return FileSet(tuple(file for files in by_class for file in files), labels, tuple(class_names), folder)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -85,4 +93,5 @@ def decode_split(train: FileSet, test: FileSet, size: int, progress: Progress | 
     """
     images_u8 = decode((*train.files, *test.files), size, progress)
     first, second = images_u8.split([len(train.files), len(test.files)])
-    return Split(ImageSet(first, train.labels, train.class_names), ImageSet(second, test.labels, test.class_names))
+    halves = ((train, first), (test, second))
+    return Split(*(ImageSet(images, half.labels, half.class_names, half.names) for half, images in halves))

@@ -6,6 +6,7 @@ Shapes: N images of C channels, H x W pixels, eight bits; rows int64, ascending.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.images.presence import DatasetFault
-from engine.protocols import ImageSet, Split
+from engine.protocols import Split
 from engine.randomness import stream
 
 CHUNK = 4096  # images resized at a time; only memory depends on it
@@ -116,12 +117,7 @@ def prepare(
         subset(split.train, train_per_class, seed=subset_seed, name="train"),
         subset(split.test, test_per_class, seed=subset_seed, name="test"),
     )
-    return Split(
-        *(
-            ImageSet(resize_u8(half.images_u8, image_size).contiguous(), half.labels, half.class_names)
-            for half in halves
-        )
-    )
+    return Split(*(replace(half, images_u8=resize_u8(half.images_u8, image_size).contiguous()) for half in halves))
 
 
 def checksum(split: Split) -> str:

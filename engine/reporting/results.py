@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from engine.artifacts import read_manifest
 from engine.artifacts.files import ArtifactError
-from engine.artifacts.poison import read_manifest
 from engine.params import load_params
 from engine.reporting.readings import Accuracy, Cost, Curve, MeasuredPerturbation, TrainingCost, parse, read_curve
 from engine.spec import DefenseSpec

@@ -98,7 +98,7 @@ def _write(
     write_poison(
         target,
         clean=clean,
-        released=ImageSet(released, clean.labels, clean.class_names),
+        released=replace(clean, images_u8=released),
         poison=poison,
         perturbed=perturbed,
         about=about,

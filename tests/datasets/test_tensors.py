@@ -79,7 +79,7 @@ def test_a_class_of_one_image_cannot_be_halved() -> None:
 
 def test_files_are_cut_like_images() -> None:
     labels = torch.arange(2).repeat(6)
-    files = FileSet(tuple(Path(str(row)) for row in range(12)), labels, ("a", "b"))
+    files = FileSet(tuple(Path(str(row)) for row in range(12)), labels, ("a", "b"), Path())
     images = ImageSet(torch.arange(12, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 8, 8), labels, ("a", "b"))
     for_files, for_images = (subset(half, 2, seed=3, name="test") for half in (files, images))
     assert [int(file.name) for file in for_files.files] == rows_of(for_images)

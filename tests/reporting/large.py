@@ -18,6 +18,7 @@ from engine.reporting.results import floor_keys, floor_stage, generate_stage, pr
 from engine.specfiles import load, resolved
 from engine.stages.perturbations import measure_perturbation
 from engine.study import cells, cost_path, floor_path, load_study, perturbation_path, poison_path
+from tests.making import about
 
 PROJECT = Path(__file__).parents[2]
 NAME, DATASET = "large", "cifar10"
@@ -116,9 +117,10 @@ def _write_poison(name: str) -> None:
         released=released,
         poison=poison,
         perturbed=perturbed,
-        about={
-            "dataset": {"name": DATASET, "spec": resolved(load("datasets", DATASET)), "checksum": "c1fa" * 16},
-            "attack": {"name": POISONS[name], "spec": spec, "init": STARTS.get(name, "zero")},
-            "epsilon": bound / 255,
-        },
+        about=about(
+            name=name,
+            dataset={"name": DATASET, "spec": resolved(load("datasets", DATASET)), "checksum": "c1fa" * 16},
+            attack={"name": POISONS[name], "spec": spec, "init": STARTS.get(name, "zero")},
+            epsilon=bound / 255,
+        ),
     )

@@ -34,6 +34,7 @@ from engine.reporting.visibility import visibility_board
 from engine.stages import perturbations
 from engine.stages.perturbations import NOTHING, choose, measure_perturbation
 from engine.study import StudySpec, perturbation_path, poison_path
+from tests.making import about
 
 CLASS_NAMES = ("cat", "dog", "eel", "fox")
 N, SIDE, K = 80, 8, 4
@@ -55,7 +56,7 @@ def clean() -> ImageSet:
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: ImageSet) -> Write:
     """Return a function that writes a poison and says what is known of it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("engine.artifacts.poison.ROWS", 7)
+    monkeypatch.setattr("engine.artifacts.encoding.ROWS", 7)
 
     def written(name: str, levels: Tensor, granularity: str = "sample", *, kind: str = "noise") -> PoisonFacts:
         whole = levels[clean.labels] if granularity == "class" else levels
@@ -63,7 +64,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: ImageSet) -> W
         perturbed = (whole != 0).flatten(1).any(dim=1) if kind != "clean" else torch.ones(N, dtype=torch.bool)
         poison = Poison(levels, granularity, unit=1 / 255)
         write_poison(
-            poison_path("pets", name), clean=clean, released=released, poison=poison, perturbed=perturbed, about={}
+            poison_path("pets", name), clean=clean, released=released, poison=poison, perturbed=perturbed, about=about()
         )
         measured = measure_perturbation(clean, released.images_u8, poison, perturbed)
         write_json(perturbation_path("pets", name), measured)

@@ -19,6 +19,7 @@ from engine.randomness import stream
 from engine.stages.dispatch import dispatch
 from engine.stages.pretrain import pretrain_job
 from engine.study import Cell, poison_path
+from tests.making import about
 
 CELL = Cell("tiny", "noise", "tiny", "none", 0)
 LAYOUTS = {
@@ -48,7 +49,7 @@ def released(project: Path) -> Path:
         released=images,
         poison=Poison(torch.zeros(2, 3, 8, 8, dtype=torch.int8), "class", unit=1 / 255),
         perturbed=torch.ones(20, dtype=torch.bool),
-        about={"dataset": {"spec": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}},
+        about=about(),
     )
     (project / "specs/victims/tiny.yaml").write_text(VICTIM)
     for name, text in LAYOUTS.items():
@@ -90,11 +91,11 @@ def test_an_encoder_says_of_what_it_was_made(released: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_damage_is_noticed_before_anything_is_read(released: Path, layout: str) -> None:
-    file = released / "train.parquet"
+    file = released / "train-00000.parquet"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"train\.parquet differs from the checksum"):
+    with pytest.raises(ArtifactError, match=r"train-00000\.parquet differs from the checksum"):
         dispatch(pretrain_job(CELL, "fp32"), layout)
     assert not streaming.SCRATCH.exists()
 

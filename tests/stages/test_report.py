@@ -31,6 +31,7 @@ from engine.stages.perturbations import measure_perturbation
 from engine.stages.report import report
 from engine.study import Cell, cells, floor_path, load_study, perturbation_path, poison_path
 from engine.training.defending import ImageDefense
+from tests.making import about
 
 SPECS = {
     "attacks/clean": "kind: clean",
@@ -180,16 +181,17 @@ def write_tiny_poison(name: str, attack: str) -> None:
     bound = 0 if attack == "clean" else 8
     levels = torch.randint(-bound, bound + 1, clean.shape, generator=generator).to(torch.int8)
     images = ImageSet(clean, torch.tensor([0, 1, 0, 1]), ("cat", "dog"))
-    about = {
-        "dataset": {"name": "tiny", "spec": {"kind": "folder"}, "checksum": "5eed" * 16},
-        "attack": {"name": attack, "spec": resolved(load("attacks", attack)), "init": "zero"},
-        "epsilon": bound / 255,
-    }
+    made_of = about(
+        name=name,
+        dataset={"name": "tiny", "spec": {"kind": "folder"}, "checksum": "5eed" * 16},
+        attack={"name": attack, "spec": resolved(load("attacks", attack)), "init": "zero"},
+        epsilon=bound / 255,
+    )
     poison = Poison(levels, "sample", 1500 * bound, unit=1 / 255)
     released = ImageSet((clean.int() + levels).to(torch.uint8), images.labels, images.class_names)
     target = poison_path("tiny", name)
     perturbed = torch.ones(4, dtype=torch.bool)
-    write_poison(target, clean=images, released=released, poison=poison, perturbed=perturbed, about=about)
+    write_poison(target, clean=images, released=released, poison=poison, perturbed=perturbed, about=made_of)
     measured = measure_perturbation(images, released.images_u8, poison, perturbed)
     write_json(perturbation_path("tiny", name), measured)
 
