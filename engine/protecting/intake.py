@@ -162,7 +162,7 @@ def working_image(image: Image.Image, size: int) -> np.ndarray:
     """Return the whole of an image at a size, its aspect changed: uint8 [3, size, size], antialiased, bilinear."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.array(image).transpose(2, 0, 1)
 
 
 def classes_of(names: list[str]) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ from typing import Any
 
 from engine.artifacts.files import atomic_file, read_json, write_json
 from engine.protecting.findings import findings, margin
-from engine.protecting.judging import UNDEFENDED, Reading, Readings
+from engine.protecting.judging import AGAIN, CLEAN, UNDEFENDED, UNTRAINED, Reading, Readings
 from engine.protecting.writing import RECORD
 
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Bounds of the longer side in pixels, by which survival of the noise is summed up."""
+REFERENCES = (UNTRAINED, CLEAN, AGAIN)
+"""Rows that others are compared with."""
 LIMITS = (
     "Learners here start from random weights. One that was pretrained elsewhere brings features that no noise removes.",
     "Adversarial training and purification (diffusion models, super-resolution) are not tried here; both are known to "
@@ -125,7 +127,7 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         cells = [row["learner"], row["release"], "" if row["defense"] == UNDEFENDED else row["defense"]]
         for measure in measures:
-            share = row.get(f"{measure}_gain_removed")
+            share = None if row["release"] in REFERENCES else row.get(f"{measure}_gain_removed")
             cells += [f"{row[measure]:.1f}" if measure in row else "", "" if share is None else f"{share:.0f}"]
         yield f"| {' | '.join(cells)} |"
 

@@ -90,7 +90,7 @@ def write_protected(
             Image.fromarray(protected_u8).save(file, format_of(name), lossless=True, icc_profile=profile)
             for variant, change in VARIANTS.items():
                 seen = working_image(Image.fromarray(change(protected_u8)), levels.shape[-1])
-                variants[variant][row] = torch.from_numpy(np.array(seen))
+                variants[variant][row] = torch.from_numpy(seen)
             survival = survival_of(intake.working_u8[row], variants[RELEASED][row], levels)
             written.append(Written(original, name, max_difference(image_u8, protected_u8), survival))
             progress(row + 1, len(names), "images protected")
