@@ -36,4 +36,4 @@ def protect(
     folder = folder.resolve()
     target = output or folder.with_name(f"{folder.name}-protected")
     changes = Changes(epsilon, working_size, seed)
-    typer.echo(protect(Request(folder, target, recipe, changes, judge_on, verdict)))
+    typer.echo(protect(Request(folder, target, recipe, changes, judge_on, verdict)), nl=False)

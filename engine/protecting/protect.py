@@ -61,7 +61,6 @@ def protect(request: Request) -> str:
     root.mkdir(parents=True, exist_ok=True)
     copy_specs(root)
     write_recipe(root, recipe, images=len(intake.originals))
-    output.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(root):
         return _Protection(request, recipe, params, intake, judges, output).made()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.spec import AttackSpec
-from engine.specfiles import file_of, load, read_document
+from engine.specfiles import SpecFault, file_of, load, model_of, parse, read_document
 from engine.study import StudySpec, load_study
 from engine.victimspec import VictimSpec
 
@@ -58,7 +58,7 @@ def load_recipe(name: str, changes: Changes) -> Recipe:
     """Return a study as a recipe.
 
     Raises:
-        SpecFault: there is no such study, or it is wrong.
+        SpecFault: there is no such study, it is wrong, or a change is.
         RecipeFault: it has not exactly one poison beside the clean one, or its learners see several sizes.
     """
     study = load_study(name)
@@ -77,15 +77,18 @@ def load_recipe(name: str, changes: Changes) -> Recipe:
     if len(sizes) != 1:
         raise RecipeFault(f"{where} has learners that see images of {sorted(sizes)} pixels; a recipe has one size")
     size = changes.working_size or sizes.pop()
-    content = {**_content("attacks", attack), "seed": changes.seed}
-    if changes.epsilon is not None:
-        content["epsilon"] = changes.epsilon
-    victims = {victim: _resized(_content("victims", victim), size) for victim in study.victims}
-    return Recipe(study, protections[0], _resized(content, size), victims, size)
+    asked = {"seed": changes.seed} | ({} if changes.epsilon is None else {"epsilon": changes.epsilon})
+    victims = {victim: _content("victims", victim, size, {}) for victim in study.victims}
+    return Recipe(study, protections[0], _content("attacks", attack, size, asked), victims, size)
 
 
-def _content(group: str, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = read_document(file_of(group, name)).content
+def _content(group: str, name: str, size: int, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a spec's file says, with changes; checked here, before anything is read or written."""
+    document = read_document(file_of(group, name))
+    document.content = _resized({**document.content, **asked}, size)
+    if parse(document, model_of(group)) is None:
+        raise SpecFault(document.faults)
+    content: dict[str, Any] = document.content
     return content
 
 

@@ -101,6 +101,7 @@ def _page(content: dict[str, Any]) -> Iterator[str]:
         f"{content['working_size']} x {content['working_size']} pixels and laid over each image at full size. "
         f"{content['labels']} {content['judged_on']} Seed {content['seed']}."
     )
+    yield "Publish images/ alone: protected.json and this page tell a thief what was done."
     yield from ("", "## What is found", "")
     for finding in content["findings"]:
         yield f"- **{finding['level']}**, {finding['learner']}: {finding['text']}"
