@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCRATCH = Path(".work/protect")
+CLUSTERED = (
+    "The folder names no classes: clusters of features that {} learnt from the originals, starting from random "
+    "weights, stand for them. Accuracies say how well these clusters are found again; learners of classes are left out."
+)
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,17 @@ def protect(request: Request) -> str:
     intake = take_in(folder, recipe.working_size)
     judges = take_in(request.judges.resolve(), recipe.working_size) if request.judges else None
     _check_classes(intake, judges)
-    root = SCRATCH.absolute() / folder.name
+    root = scratch_of(folder)
     root.mkdir(parents=True, exist_ok=True)
     copy_specs(root)
     write_recipe(root, recipe, images=len(intake.originals))
     with contextlib.chdir(root):
         return _Protection(request, recipe, params, intake, judges, output).made()
+
+
+def scratch_of(folder: Path) -> Path:
+    """Return the scratch project of a folder: folders of one name have one each."""
+    return SCRATCH.absolute() / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,9 @@ class _Protection:
         seed, verdict = self.request.changes.seed, self.request.with_verdict
         check_counts(self.recipe, crafted=len(self.intake.originals), trained=None)
         labels, class_names = self._classes()
-        layout = lay_out(Path(), self.intake, labels, class_names, self.judges, seed)
+        # Where nothing is judged, no image needs to be held out: every one stands in both halves.
+        judges = self.judges if verdict else replace(self.intake, labels=labels, class_names=class_names)
+        layout = lay_out(Path(), self.intake, labels, class_names, judges, seed)
         check_counts(
             self.recipe, crafted=len(layout.crafted_rows), trained=len(layout.judged_rows) if verdict else None
         )
@@ -124,13 +136,10 @@ class _Protection:
         has_labels, seed = self.intake.labels is not None, self.request.changes.seed
         learners = learners_of(self.recipe, has_labels=has_labels)
         judged = judge(self.recipe, layout, self.params, seed, learners)
-        clusters = "The folder names no classes: clusters of features that SimCLR learnt from the originals stand for "
-        clusters += "them, so that accuracies say how well those clusters are found again, and learners of classes "
-        clusters += "are left out."
         test = judged[0].clean.accuracy.test_images
         facts = Facts(
             self.recipe.study.name,
-            "Classes are the first folders." if has_labels else clusters,
+            "Classes are the first folders." if has_labels else CLUSTERED.format(self.recipe.study.victims[0]),
             f"Judged on {test:,} images that are not released."
             if self.judges
             else f"Judged on the originals of {test:,} images that the thief does not train on.",
@@ -159,6 +168,8 @@ def _check_output(folder: Path, output: Path) -> None:
         raise IntakeFault(f"output {output} and the folder of images {folder} lie in each other; name another --output")
     if output.is_dir() and any(output.iterdir()) and not ({IMAGES, RECORD} & {each.name for each in output.iterdir()}):
         raise IntakeFault(f"output {output} holds other files; name a new or empty folder with --output")
+    if (output / RECORD).is_file() and (other := read_json(output / RECORD).get("folder")) != str(folder):
+        raise IntakeFault(f"output {output} holds the protected images of {other}; name another --output")
     if output.is_file():
         raise IntakeFault(f"output {output} is a file; name a folder with --output")
 

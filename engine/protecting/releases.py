@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import read_poison, write_poison
-from engine.artifacts.files import sha256, write_json
+from engine.artifacts.files import sha256
 from engine.images import checksum
 from engine.perturbation import max_level, stratified_mask
 from engine.protecting.intake import Intake
 from engine.protecting.ledger import once
 from engine.protecting.scratch import Layout
 from engine.protecting.variants import HALF, RELEASED, VARIANTS
-from engine.protecting.writing import IMAGES, RECORD, Written, write_protected
+from engine.protecting.writing import IMAGES, RECORD, VERDICT, Written, put_json, write_protected
 from engine.protocols import ImageSet, Poison
 from engine.randomness import stream
 from engine.specfiles import load, resolved
@@ -59,6 +59,8 @@ def _release(intake: Intake, layout: Layout, output: Path, seed: int, judged: bo
         place = places[row]
         return poison.poison.noise[labels[place] if is_class_wise else place]
 
+    for name in (RECORD, *VERDICT):  # what they say is no longer true
+        (output / name).unlink(missing_ok=True)
     bound = max_level(poison.manifest["epsilon"])
     written, variants = write_protected(intake, levels_of, bound=bound, output=output)
     if judged:
@@ -105,4 +107,4 @@ def _write_record(intake: Intake, written: list[Written], manifest: dict[str, An
         "broken": [{"name": each.name, "reason": each.reason} for each in intake.broken],
         "not_images": list(intake.ignored),
     }
-    write_json(output / RECORD, content)
+    put_json(output / RECORD, content)

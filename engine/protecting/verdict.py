@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts.files import atomic_file, read_json, write_json
+from engine.artifacts.files import read_json
 from engine.protecting.findings import findings, margin
 from engine.protecting.judging import AGAIN, CLEAN, UNDEFENDED, UNTRAINED, Reading, Readings
-from engine.protecting.writing import RECORD
+from engine.protecting.writing import RECORD, VERDICT, put, put_json
 
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Bounds of the longer side in pixels, by which survival of the noise is summed up."""
+CHANGED = {
+    "first_frames": "had several frames, of which the first alone is kept",
+    "laid_over_white": "were transparent and are laid over white",
+}
 REFERENCES = (UNTRAINED, CLEAN, AGAIN)
 """Rows that others are compared with."""
 LIMITS = (
@@ -65,16 +69,18 @@ def write_verdict(output: Path, facts: Facts, judged: Sequence[Readings]) -> str
         **asdict(facts),
         **{key: record[key] for key in ("epsilon", "max_level", "attack", "broken", "not_images")},
         "protected": len(record["images"]),
+        "first_frames": sum(image["frames"] > 1 for image in record["images"]),
+        "laid_over_white": sum(image["is_transparent"] for image in record["images"]),
         "survival": survival_by_side(record["images"]),
         "readings": [_values(readings, reading) for readings in judged for reading in readings.rows],
         "margins": {readings.learner: round(margin(readings), 4) for readings in judged},
         "findings": [asdict(finding) for readings in judged for finding in findings(readings)],
         "limits": list(LIMITS),
     }
-    write_json(output / "verdict.json", content)
+    record_file, page_file = (output / name for name in VERDICT)
+    put_json(record_file, content)
     page = "\n".join(_page(content)) + "\n"
-    with atomic_file(output / "verdict.md") as partial:
-        partial.write_text(page)
+    put(page_file, page)
     return page
 
 
@@ -102,6 +108,9 @@ def _page(content: dict[str, Any]) -> Iterator[str]:
         f"{content['labels']} {content['judged_on']} Seed {content['seed']}."
     )
     yield "Publish images/ alone: protected.json and this page tell a thief what was done."
+    for key, what in CHANGED.items():
+        if content[key]:
+            yield f"{content[key]:,} of the images {what}."
     yield from ("", "## What is found", "")
     for finding in content["findings"]:
         yield f"- **{finding['level']}**, {finding['learner']}: {finding['text']}"

@@ -9,6 +9,7 @@ Shapes: N images, S x S the working size; levels int8 [N, 3, S, S].
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ from engine.protecting.variants import RELEASED, VARIANTS
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGES, RECORD = "images", "protected.json"
+IMAGES, RECORD, VERDICT = "images", "protected.json", ("verdict.json", "verdict.md")
 WITH_PROFILE = ("RGB", "RGBA")
 """Modes whose colour profile still fits the RGB image that they become."""
 
@@ -60,6 +61,23 @@ class Written:
         return {**asdict(self.original), "new_name": self.name, "max_difference": self.max_difference} | {
             "survival": survival
         }
+
+
+def put(target: Path, text: str) -> None:
+    """Write a text file in one step, by way of its own folder: an owner's output may lie on another disk.
+
+    Raises:
+        NotWritten: the disk is full, or does not let this user write.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    with writing(target):
+        partial.write_text(text)
+        partial.replace(target)
+
+
+def put_json(target: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file in one step; the same content gives the same bytes."""
+    put(target, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_protected(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine.errors import EngineError
 from engine.images import upright_rgb
-from engine.protecting.protect import Request
+from engine.protecting.protect import SCRATCH, Request
 from engine.protecting.protect import protect as protect_folder
 from engine.protecting.recipes import Changes
 from engine.protecting.upsample import max_difference
@@ -80,6 +80,12 @@ def protect(root: Path, folder: Path, *options: str) -> str:
     return done.stdout
 
 
+def scratch_of(folder: Path) -> Path:
+    """Return the one scratch project that a run left."""
+    (found,) = (folder.parent / SCRATCH).iterdir()
+    return found
+
+
 def verdict(root: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((root / "out/verdict.json").read_text())
     return content
@@ -127,7 +133,7 @@ def test_images_of_the_working_size_give_the_accuracies_of_a_study_to_the_digit(
         for row in verdict(root)["readings"]
         if row["defense"] == "none"
     }
-    theirs, scratch = root / "theirs", root / ".work/protect/mine"
+    theirs, scratch = root / "theirs", scratch_of(folder)
     shutil.copytree(scratch / "specs", theirs / "specs")
     shutil.copy(root / "params.yaml", theirs)
     data = json.loads((scratch / "specs/datasets/owner.yaml").read_text().partition("\n")[2])
@@ -152,21 +158,33 @@ def test_images_of_the_working_size_give_the_accuracies_of_a_study_to_the_digit(
 
 @pytest.mark.slow
 def test_without_classes_clusters_stand_for_them_and_the_verdict_says_so(root: Path) -> None:
-    page = protect(root, owned(root / "mine", classes=False), "--recipe", "tiny_class", "--epsilon", "6/255")
+    folder = owned(root / "mine", classes=False)
+    page = protect(root, folder, "--recipe", "tiny_class", "--epsilon", "6/255")
     said = verdict(root)
     assert said["max_level"] == 6
-    assert "clusters of features that SimCLR learnt from the originals stand for them" in page
+    assert "clusters of features that tiny_simclr learnt from the originals, starting from random weights" in page
     assert {row["learner"] for row in said["readings"]} == {"tiny_simclr"}
-    labels = json.loads((root / ".work/protect/mine/clusters.json").read_text())["labels"]
+    labels = json.loads((scratch_of(folder) / "clusters.json").read_text())["labels"]
     assert len(labels) == 60
     assert len(set(labels)) >= 2
 
 
 def test_without_a_verdict_nothing_is_trained_but_the_noise(root: Path) -> None:
-    page = protect(root, owned(root / "mine", classes=False), "--recipe", "tiny_sample", "--no-verdict")
-    assert page.splitlines()[-1].startswith("60 images protected in ")
+    folder = owned(root / "mine")
+    picture(0, 20, 20).save(folder / "alone.png")  # in no class, so that there are none
+    page = protect(root, folder, "--recipe", "tiny_sample", "--no-verdict")
+    assert page.splitlines()[-1].startswith("61 images protected in ")
     assert encoders(root) == {}
     assert sorted(path.name for path in (root / "out").iterdir()) == ["images", "protected.json"]
+
+
+def test_without_a_verdict_a_class_may_have_one_image(root: Path) -> None:
+    folder = owned(root / "mine")
+    (folder / "single").mkdir()
+    picture(0, 20, 20).save(folder / "single/1.png")
+    page = protect(root, folder, "--recipe", "tiny_class", "--no-verdict")
+    assert page.splitlines()[-1].startswith("61 images protected in ")
+    assert len(list((root / "out/images").rglob("*.png"))) == 61 - 12  # every fifth is a WebP file and stays one
 
 
 def test_requests_that_cannot_be_meant_are_errors_that_say_what_to_do(
@@ -188,6 +206,9 @@ def test_requests_that_cannot_be_meant_are_errors_that_say_what_to_do(
     assert "there is no folder" in complaint(folder=root / "nowhere")
     assert "larger batches than there are images" in complaint(recipe="protect")
     assert "'8/0' is neither a number nor a fraction" in complaint(changes=Changes(epsilon="8/0"))
+    (root / "theirs").mkdir()
+    (root / "theirs/protected.json").write_text('{"folder": "/elsewhere"}')
+    assert "holds the protected images of /elsewhere" in complaint(output=root / "theirs")
     halves.mkdir()
     for half in ("train", "test"):
         shutil.copytree(folder, halves / half)
