@@ -17,6 +17,7 @@ WEAK = 20.0
 """The share of the learned gain that a protection must remove at least."""
 UNDONE = 0.5
 """A release that removes less than so much of what the released files remove undoes the protection."""
+ADVICE = "a larger --epsilon may do more, and shows more"
 NAMES = {
     "jpeg_75": "JPEG of quality 75",
     "jpeg_50": "JPEG of quality 50",
@@ -65,11 +66,11 @@ def findings(readings: Readings) -> Iterator[Finding]:
     share = readings.removed(released, measure) or 0.0
     fact = f"{name} {reached:.1f} % on the protected images, {clean:.1f} % on the originals, {floor:.1f} % untrained"
     if clean - reached <= limit:
-        yield found("void", f"the protection is void: {fact}; {chance}")
+        yield found("void", f"the protection is void: {fact}; {chance}; {ADVICE}")
         return
     level: Level = "weak" if share < WEAK else "holds"
-    verb = "is weak: it removes" if level == "weak" else "removes"
-    yield found(level, f"the protection {verb} {share:.0f} % of what this learner gains: {fact}")
+    verb, advice = ("is weak: it removes", f"; {ADVICE}") if level == "weak" else ("removes", "")
+    yield found(level, f"the protection {verb} {share:.0f} % of what this learner gains: {fact}{advice}")
     for reading in (*readings.releases, *readings.defended):
         if reading is not released:
             yield from _undoing(readings, reading, share, limit)
