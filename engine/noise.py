@@ -7,7 +7,7 @@ are the batch's indices.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.perturbation import add_poison, chunks, noise_parts, noise_shape, project_linf
 from engine.processes import share_of
@@ -93,9 +93,10 @@ class Noise:
         """Return images [b, C, H, W] with their noise, in [0, 1]."""
         return add_poison(self.clean(rows_B), self.spread(self.touched(rows_B), rows_B))
 
-    def poison(self, *, image_views: int) -> Poison:
+    def poison(self, surrogate: nn.Module, *, image_views: int) -> Poison:
         """Return the finished product; on other processes than the first, without its noise."""
-        return Poison(self.values.whole(), self.granularity, image_views, unit=self.epsilon)
+        weights = {name: tensor.detach().cpu() for name, tensor in surrogate.state_dict().items()}
+        return Poison(self.values.whole(), self.granularity, image_views, unit=self.epsilon, surrogate=weights)
 
 
 class MemberNoise(Noise):

@@ -39,8 +39,8 @@ Gradient = Literal["single", "dual"]
 class ImageSet:
     """Labelled images of one size.
 
-    Shapes: images_u8 uint8 [N, 3, H, W], labels int64 [N], or [N, L] where a defense gives an image L of them;
-    class_names holds one name a class; names one file an image, relative to the data set's folder, where it has files.
+    Shapes: images_u8 uint8 [N, 3, H, W], labels int64 [N], or [N, L] where a defense gives an image L of them; a name a
+        class; of an image of a file, its path relative to the data set's folder.
     """
 
     images_u8: Tensor
@@ -52,10 +52,9 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, rows: Tensor | slice) -> ImageSet:
-        images_u8, labels, names = self.images_u8[rows], self.labels[rows], self.names
-        if names:
-            names = names[rows] if isinstance(rows, slice) else tuple(names[row] for row in rows.tolist())
-        return ImageSet(images_u8, labels, self.class_names, names)
+        places = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        names = tuple(self.names[place] for place in places) if self.names else ()
+        return ImageSet(self.images_u8[rows], self.labels[rows], self.class_names, names)
 
     def to(self, device: torch.device) -> ImageSet:
         """Return the images on a device, still in eight bits."""
@@ -98,17 +97,16 @@ class Poison:
     """What an attack returns.
 
     Shapes: noise [N, 3, H, W] (granularity ``sample``) or [classes, 3, H, W] (``class``), in any type.
-    Units: noise in multiples of ``unit``, which is in [0, 1] pixel range: a data set's noise is kept in half
-    precision in units of the budget, or in whole grey levels, and never as floats all at once.
+    Units: noise in multiples of ``unit``, which is in [0, 1] pixel range: never floats of a whole data set at once.
     """
 
     noise: Tensor
     granularity: str
-    image_views: int = 0
-    """How many augmented images were sent forwards and backwards: the attack's cost."""
+    image_views: int = 0  # how many augmented images were sent forwards and backwards: the attack's cost
     unit: float = 1.0
     withheld: Tensor | None = None
     """Images that are not released at all, bool [N]; the noise of a sample-wise poison has rows for them too."""
+    surrogate: dict[str, Tensor] | None = None  # the weights of the network that the noise was learnt on last
 
     def delta(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return some rows of the perturbation: float, in [0, 1] pixel range."""
@@ -230,8 +228,7 @@ class Job:
     dataset: str
     command: tuple[str, ...]
     """The arguments of the interpreter that does the job: ``-m engine pretrain --dataset ...``."""
-    outs: tuple[Path, ...]
-    """The files and folders that the job writes, relative to the project."""
+    outs: tuple[Path, ...]  # what the job writes, relative to the project
     precision: str
     about: dict[str, Any]
     """Everything that the result depends on: specs, seed, inputs, versions; plain values."""

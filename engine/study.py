@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from engine.artifacts.files import ARTIFACTS
+from engine.errors import EngineError
 from engine.spec import Name, Spec
 from engine.specfiles import ROOT, Document, Fault, SpecFault, names, parse, read_document, suggest
 
@@ -103,6 +105,38 @@ def cells(study: StudySpec) -> Iterator[Cell]:
     """Yield every pretraining run of a study."""
     for poison, victim, defense, seed in itertools.product(study.poisons, study.victims, study.defenses, study.seeds):
         yield Cell(study.dataset, poison, victim, defense, seed)
+
+
+PIPELINE = Path("dvc.yaml")
+STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_]+)(\.yaml\b)", re.MULTILINE)
+"""The line of the pipeline that names the study which `dvc repro` runs."""
+
+
+def active_study() -> str:
+    """Return the study that the pipeline names.
+
+    Raises:
+        EngineError: there is no pipeline here, or it names none.
+    """
+    match = STUDY_LINE.search(PIPELINE.read_text()) if PIPELINE.is_file() else None
+    if match is None:
+        raise EngineError(
+            "no study was named, and dvc.yaml of this folder has no line `- specs/studies/NAME.yaml`; "
+            "run in the project's root, or give --study"
+        )
+    return match[2]
+
+
+def activate_study(name: str) -> None:
+    """Let the pipeline run a study: rewrite the one line that names it.
+
+    Raises:
+        SpecFault: see ``load_study``.
+        EngineError: see ``active_study``.
+    """
+    load_study(name)
+    if active_study() != name:
+        PIPELINE.write_text(STUDY_LINE.sub(rf"\g<1>{name}\g<3>", PIPELINE.read_text(), count=1))
 
 
 def study_file(name: str) -> Path:

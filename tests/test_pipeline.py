@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import STUDY_LINE
-from engine.study import cells, load_study
+from engine.study import STUDY_LINE, cells, load_study
 
 PROJECT = Path(__file__).parents[1]
 

@@ -4,17 +4,14 @@ from engine.artifacts.encoding import Encoded
 from engine.artifacts.files import ArtifactError, atomic_directory, atomic_file
 from engine.artifacts.manifest import read_manifest
 from engine.artifacts.poison import (
-    Part,
     ReleasedPoison,
     encoded_images,
     read_images,
     read_levels,
     read_poison,
     read_some,
-    row_groups,
-    write_parts,
-    write_poison,
 )
+from engine.artifacts.writing import Part, row_groups, write_parts, write_poison
 
 __all__ = [
     "ArtifactError",

@@ -114,7 +114,7 @@ class AAP:
             objective=adversarial(spec.goal, context.source.num_classes),
             report=lambda done: context.progress(surrogate.epochs + done, total, f"batches of {spec.goal} noise"),
         )
-        return noise.poison(image_views=cost + pair.image_views)
+        return noise.poison(victim.network, image_views=cost + pair.image_views)
 
 
 def build(spec: Spec) -> AAP:

@@ -106,7 +106,7 @@ class AdversarialPoisoning:
                 report=report,
             )
             best.consider(pair.noise, loss, pair.image_views)
-        return best.noise.poison(image_views=best.cost)
+        return best.noise.poison(victim.network, image_views=best.cost)
 
     def _reference(self, images: ImageSet, context: AttackContext, total: int) -> tuple[Victim, int]:
         """Return the trained network and what it cost."""

@@ -80,7 +80,7 @@ class AUE:
             noise_loss = context.journal.once("noise", search.learn_noise)
             note = f"loss after model steps {model_loss:.3f}, before the last noise steps {noise_loss:.3f}"
             context.progress(round_ + 1, rounds, note)
-        return search.noise.poison(image_views=search.pair.image_views)
+        return search.noise.poison(search.pair.victim.network, image_views=search.pair.image_views)
 
 
 class _Search:

@@ -92,7 +92,7 @@ class ContrastivePoisoning:
             noise_loss = context.journal.once("noise", search.learn_noise)
             note = f"loss after model steps {model_loss:.3f}, after noise steps {noise_loss:.3f}"
             context.progress(done + 1, total, note)
-        return search.noise.poison(image_views=search.pair.image_views)
+        return search.noise.poison(search.pair.victim.network, image_views=search.pair.image_views)
 
 
 class _Search:

@@ -90,7 +90,7 @@ class TUE:
             context.journal.once("model", partial(search.train_surrogate, round_))
             objective = context.journal.once("noise", search.learn_noise)
             context.progress(round_ + 1, rounds, f"objective before the last noise steps {objective:.3f}")
-        return search.noise.poison(image_views=search.pair.image_views)
+        return search.noise.poison(search.pair.victim.network, image_views=search.pair.image_views)
 
 
 class _Search:

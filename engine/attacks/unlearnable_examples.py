@@ -106,7 +106,7 @@ class UnlearnableExamples:
                 break
         if spec.drop_negative:
             search.noise.values.block.clamp_(min=0)
-        return search.noise.poison(image_views=search.pair.image_views)
+        return search.noise.poison(search.pair.victim.network, image_views=search.pair.image_views)
 
 
 class _Search:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from engine.cli import owners, project, stages  # they add their commands to the program
-from engine.cli.options import STUDY_LINE, app
+from engine.cli import owners, poisons, project, stages  # they add their commands to the program
+from engine.cli.options import app
 
-__all__ = ["STUDY_LINE", "app", "main", "owners", "project", "stages"]
+__all__ = ["app", "main", "owners", "poisons", "project", "stages"]
 
 
 def main() -> None:

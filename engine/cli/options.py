@@ -1,9 +1,7 @@
-"""What commands share: the program, its options, and how it finds the study in use."""
+"""What commands share: the program, its options, and how a job runs."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,9 +30,6 @@ Precision = Annotated[
 ]
 Protocol = Annotated[str, typer.Option(help="A name under specs/probes; by default the one in params.yaml.")]
 
-STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_]+)(\.yaml\b)", re.MULTILINE)
-"""The line of dvc.yaml that names the study which `dvc repro` runs."""
-
 
 def run(job: Job, layout: str) -> None:
     """Run a stage's job where the layout says, and print what it made."""
@@ -44,15 +39,3 @@ def run(job: Job, layout: str) -> None:
     made = dispatch(job, layout or load_params().layout)
     if not is_inside():
         typer.echo(made)
-
-
-def active_study() -> str:
-    """Return the study that dvc.yaml names."""
-    file = Path("dvc.yaml")
-    match = STUDY_LINE.search(file.read_text()) if file.is_file() else None
-    if match is None:
-        raise typer.BadParameter(
-            "no study was named, and dvc.yaml of this folder has no line `- specs/studies/NAME.yaml`; "
-            "run in the project's root, or give --study"
-        )
-    return match[2]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.cli.options import (
-    STUDY_LINE,
-    active_study,
-    app,
-)
+from engine.cli.options import app
 from engine.params import load_params
+from engine.study import activate_study, active_study
 
 
 @app.command()
@@ -29,14 +25,10 @@ def study(
     name: Annotated[str, typer.Argument(help="A name under specs/studies; without it, print the one in use.")] = "",
 ) -> None:
     """Choose the study that `dvc repro` runs: rewrite the one line of dvc.yaml that names it."""
-    from engine.study import load_study
-
     if not name:
         typer.echo(active_study())
         return
-    load_study(name)
-    file = Path("dvc.yaml")
-    file.write_text(STUDY_LINE.sub(rf"\g<1>{name}\g<3>", file.read_text(), count=1))
+    activate_study(name)
     typer.echo(f"dvc.yaml runs {name}; start it with `dvc repro`.")
 
 

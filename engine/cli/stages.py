@@ -16,11 +16,11 @@ from engine.cli.options import (
     Protocol,
     Seed,
     Victim,
-    active_study,
     app,
     run,
 )
 from engine.params import load_params
+from engine.study import active_study
 
 
 @app.command()

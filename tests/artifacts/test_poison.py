@@ -33,7 +33,7 @@ from engine.artifacts import (
 from engine.artifacts.encoding import row_group
 from engine.artifacts.levels import LevelsWriter
 from engine.artifacts.manifest import Manifest
-from engine.artifacts.poison import SHARD
+from engine.artifacts.writing import SHARD
 from engine.perturbation import poison_u8, quantize_levels
 from engine.protocols import ImageSet, Poison
 from tests.making import about
@@ -183,7 +183,7 @@ def test_hugging_face_reads_the_folder_as_images_and_labels(monkeypatch: pytest.
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr("engine.artifacts.encoding.ROWS", 4)
-    monkeypatch.setattr("engine.artifacts.poison.SHARD", 4 * 3 * 8 * 8)
+    monkeypatch.setattr("engine.artifacts.writing.SHARD", 4 * 3 * 8 * 8)
     released, _ = write(Path("poison"), count=9)
     assert len(list(Path("poison").glob("train-*.parquet"))) == 3
     read = datasets.load_dataset(str(Path("poison").absolute()), split="train", cache_dir=str(tmp_path / "cache"))
@@ -203,7 +203,7 @@ def test_shards_hold_no_more_than_they_may_and_are_read_as_one(
     granularity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.artifacts.encoding.ROWS", 3)
-    monkeypatch.setattr("engine.artifacts.poison.SHARD", 7 * 3 * 8 * 8)
+    monkeypatch.setattr("engine.artifacts.writing.SHARD", 7 * 3 * 8 * 8)
     pixels = torch.randint(20, 200, (20, 3, 8, 8), dtype=torch.uint8)
     clean = ImageSet(pixels, torch.arange(20) % 2, ("cat", "dog"), tuple(f"{row % 2}/{row}.jpg" for row in range(20)))
     noise = torch.randint(-8, 9, (20 if granularity == "sample" else 2, 3, 8, 8)).to(torch.int8)

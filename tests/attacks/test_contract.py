@@ -112,7 +112,7 @@ class TestContract:
 
     def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(self, release: Any, kind: str) -> None:
         first, again = release(kind, "one").manifest["files"], release(kind, "two").manifest["files"]
-        assert first == again
+        assert {**first, "README.md": ""} == {**again, "README.md": ""}  # the card says the name
         other = release(kind, "three", seed=1).manifest
         if other["epsilon"] > 0 or "withheld" in other:
             assert other["files"] != first
