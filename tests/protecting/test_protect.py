@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -117,7 +118,7 @@ def test_a_mixed_folder_with_classes_ends_with_protected_files_and_a_verdict(roo
     assert {finding["learner"] for finding in said["findings"]} == {"tiny_simclr", "tiny_supervised"}
 
     before = encoders(root)
-    assert len(before) == 13  # two learners on six releases, one of them once more and once under a defense
+    assert len(before) == 14  # two learners on six releases, one of them once more and once under a defense
     (root / "out/verdict.json").unlink()
     assert protect(root, folder, "--recipe", "tiny_sample").endswith(page[page.index("# Verdict") :])
     assert encoders(root) == before
@@ -140,20 +141,20 @@ def test_images_of_the_working_size_give_the_accuracies_of_a_study_to_the_digit(
     (theirs / "specs/datasets/owner.yaml").write_text(json.dumps({**data, "path": str(theirs / "pictures")}))
     shutil.copytree(folder, theirs / "pictures/train")
     shutil.copytree(kept, theirs / "pictures/test")
-    engine, common = (sys.executable, "-m", "engine"), ("--dataset", "owner")
-    poisons = {"clean": ("clean", "zero"), "kept": ("tiny_sample", "uniform")}
-    for name, (attack, init) in poisons.items():
-        generated = run(theirs, *engine, "generate", *common, "--name", name, "--attack", attack, "--init", init)
-        assert generated.returncode == 0, generated.stderr
-    for learner in ("tiny_simclr", "tiny_supervised"):
-        for name in poisons:
-            cell = (*common, "--poison", name, "--victim", learner, "--defense", "none", "--seed", "0")
-            for command in (("pretrain", *cell), ("probe", *cell, "--downstream", "owner")):
-                done = run(theirs, *engine, *command)
-                assert done.returncode == 0, done.stderr
-            read = json.loads((theirs / f"artifacts/owner/probe/{name}-{learner}-none-0-owner.json").read_text())
-            release = {"clean": "clean", "kept": "released"}[name]
-            assert ours[learner, release] == (read["linear"], read["knn"], read["head"])
+    commands = [
+        f"generate --dataset owner --name {name} --attack {attack} --init {init}"
+        for name, attack, init in (("clean", "clean", "zero"), ("kept", "tiny_sample", "uniform"))
+    ]
+    for learner, name in itertools.product(("tiny_simclr", "tiny_supervised"), ("clean", "kept")):
+        cell = f"--dataset owner --poison {name} --victim {learner} --defense none --seed 0"
+        commands += [f"pretrain {cell}", f"probe {cell} --downstream owner"]
+    in_one_process = "import sys\nfrom engine.cli import app\nfor line in sys.argv[1:]:\n"
+    done = run(theirs, sys.executable, "-c", f"{in_one_process} app(line.split(), standalone_mode=False)", *commands)
+    assert done.returncode == 0, done.stderr
+    for learner, name in itertools.product(("tiny_simclr", "tiny_supervised"), ("clean", "kept")):
+        read = json.loads((theirs / f"artifacts/owner/probe/{name}-{learner}-none-0-owner.json").read_text())
+        release = {"clean": "clean", "kept": "released"}[name]
+        assert ours[learner, release] == (read["linear"], read["knn"], read["head"])
 
 
 @pytest.mark.slow
