@@ -153,7 +153,7 @@ def read(folder: Path, name: str, size: int) -> tuple[Original, np.ndarray]:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     with Image.open(file) as opened:
         tag = opened.getexif().get(ORIENTATION)
-        orientation = tag if tag in range(1, 9) else 1
+        orientation = tag if isinstance(tag, int) and tag in range(1, 9) else 1
         frames, is_transparent = getattr(opened, "n_frames", 1), opened.has_transparency_data
         image = upright_rgb(opened)
     return Original(name, digest, *image.size, orientation, frames, is_transparent), working_image(image, size)
