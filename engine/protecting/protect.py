@@ -166,9 +166,10 @@ def features_of(cell: Cell, images_u8: Tensor) -> Tensor:
 def _check_output(folder: Path, output: Path) -> None:
     if output == folder or folder in output.parents or output in folder.parents:
         raise IntakeFault(f"output {output} and the folder of images {folder} lie in each other; name another --output")
-    if output.is_dir() and any(output.iterdir()) and not ({IMAGES, RECORD} & {each.name for each in output.iterdir()}):
+    record = output / RECORD
+    if output.is_dir() and any(output.iterdir()) and not record.is_file():
         raise IntakeFault(f"output {output} holds other files; name a new or empty folder with --output")
-    if (output / RECORD).is_file() and (other := read_json(output / RECORD).get("folder")) != str(folder):
+    if record.is_file() and (other := read_json(record).get("folder")) != str(folder):
         raise IntakeFault(f"output {output} holds the protected images of {other}; name another --output")
     if output.is_file():
         raise IntakeFault(f"output {output} is a file; name a folder with --output")

@@ -59,7 +59,10 @@ def _release(intake: Intake, layout: Layout, output: Path, seed: int, judged: bo
         place = places[row]
         return poison.poison.noise[labels[place] if is_class_wise else place]
 
-    for name in (RECORD, *VERDICT):  # what they say is no longer true
+    output.mkdir(parents=True, exist_ok=True)
+    # From here on the folder is known as this command's own, and what it said before is no longer true.
+    put_json(output / RECORD, {"folder": str(intake.folder), "finished": False})
+    for name in VERDICT:
         (output / name).unlink(missing_ok=True)
     bound = max_level(poison.manifest["epsilon"])
     written, variants = write_protected(intake, levels_of, bound=bound, output=output)
@@ -99,6 +102,7 @@ def _write_poisons(layout: Layout, variants: dict[str, Tensor], manifest: dict[s
 def _write_record(intake: Intake, written: list[Written], manifest: dict[str, Any], output: Path) -> None:
     content = {
         "folder": str(intake.folder),
+        "finished": True,
         "epsilon": manifest["epsilon"],
         "max_level": max_level(manifest["epsilon"]),
         "attack": manifest["attack"],
