@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from engine import plugins
+from engine.artifacts.manifest import Manifest
 from engine.params import Params
 from engine.specfiles import GROUPS, Document, file_of, model_of, names, read_document
 from engine.study import StudyFile
@@ -81,9 +82,10 @@ def _kind_in(document: Document) -> Any:
 
 
 def write_schemas(folder: Path = SCHEMAS) -> list[Path]:
-    """Write one JSON Schema per group of specs, for editors, and return the files."""
+    """Write one JSON Schema per group of specs and of what else people read, for editors, and return the files."""
     folder.mkdir(exist_ok=True)
-    models = {**{group: model_of(group) for group in GROUPS}, "studies": StudyFile, "params": Params}
+    models = {group: model_of(group) for group in GROUPS}
+    models |= {"studies": StudyFile, "params": Params, "manifest": Manifest}
     written = []
     for group, model in models.items():
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(model).json_schema()}

@@ -31,7 +31,7 @@ configs:
 | | |
 |---|---|
 | source | {dataset}, {source} |
-| attack | {attack} (`{kind}`), noise {granularity} |
+| attack | {attack} (`{kind}`), {granularity} |
 | budget | {budget:.4g}/255, largest difference {largest}/255, on average {mean:.3g}/255 |
 | images | {images:,} of {height} x {width} pixels, {classes} classes; {perturbed:,} perturbed{withheld} |
 | labels | unchanged |
@@ -46,8 +46,8 @@ images[0]["image"], images[0]["label"], images[0]["index"], images[0]["perturbed
 ```
 
 `index` is an image's place in the source data set, `perturbed` says whether noise was added to it. The files
-`delta-*.safetensors` hold the noise in grey levels (int8, {shape}), `manifest.json` everything that is known of the
-making and every file's checksum.
+`delta-*.safetensors` hold the noise in grey levels: int8, {shape}.
+Everything that is known of the making, and every file's checksum, is in `manifest.json`.
 
 ## Use and limits
 
@@ -71,7 +71,7 @@ def card(manifest: dict[str, Any]) -> str:
         what="Nothing was added to this copy." if not manifest["max_difference_levels"] else "The labels are true.",
         attack=manifest["attack"]["name"],
         kind=manifest["attack"]["spec"].get("kind", "unknown"),
-        granularity="one of its own for every class" if is_class_wise else "one of its own for every image",
+        granularity="one perturbation a class" if is_class_wise else "one perturbation an image",
         budget=255 * manifest["epsilon"],
         largest=manifest["max_difference_levels"],
         mean=manifest["mean_difference_levels"],

@@ -116,8 +116,10 @@ def atomic_file(target: Path) -> Iterator[Path]:
 def _scratch(target: Path) -> Iterator[Path]:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        PARTIAL.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=PARTIAL))
+        # Outside the project there may be another disk, onto which nothing can be moved in one step.
+        place = PARTIAL if Path.cwd() in target.absolute().parents else target.parent
+        place.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=place))
         try:
             yield scratch
         finally:

@@ -62,3 +62,28 @@ def _clean(artifact: Path, dataset: str) -> tuple[Split | None, str]:
         if dataset:
             raise
         return None, f"The clean images are not here ({error}); give their data set with --dataset."
+
+
+@app.command()
+def export(
+    artifact: Artifact,
+    form: Annotated[str, typer.Argument(help="imagefolder, webdataset, npz, or official.")],
+    target: Annotated[Path, typer.Argument(help="The folder, or for npz and official the file, to write.")],
+) -> None:
+    """Write a poisoned data set in another form."""
+    from engine.exporting import export
+
+    typer.echo(export(artifact, form, target))
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A poisoned data set: a folder with a manifest.json.")],
+    second: Annotated[Path, typer.Argument(help="Another, for example an old one that `dvc get --rev` fetched.")],
+) -> None:
+    """Say how two poisoned data sets differ: what made them, and which images; status 1 where they do."""
+    from engine.artifacts.comparing import compare
+
+    found = compare(first, second)
+    typer.echo(found.text())
+    raise typer.Exit(0 if found.is_same else 1)

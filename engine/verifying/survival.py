@@ -6,6 +6,7 @@ Shapes: n images, at most ``MOST``.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ MOST = 1_000
 """Images that are looked at."""
 DRAWS = 4
 """Times that views of them are drawn."""
+ERRORS = 3
+"""Standard errors that a gap must be away from nothing to be one."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,15 @@ class Survival:
 
     ``norm``: the Euclidean length of what then distinguishes released from clean images, against before: whatever it
     is. ``aligned``: how much of the perturbation itself is in it, 1 where all of it is; None where pixels moved.
-    ``loss_gap``: how much lower the surrogate's loss is on the released images than on the clean ones; ``effect``: that
-    against before. None where the poison was made without a network.
+    ``loss_gap``: how much lower the surrogate's loss is on the released images than on the clean ones, and its standard
+    error over batches and draws of views; ``effect``: the gap against that before. None where the poison was made
+    without a network, or where its loss does not tell released images from clean ones.
     """
 
     change: str
     norm: float
     aligned: float | None
-    loss_gap: float | None
+    loss_gap: tuple[float, float] | None
     effect: float | None
 
     def record(self) -> dict[str, Any]:
@@ -61,7 +65,8 @@ def survive(folder: Path, manifest: dict[str, Any], split: Split) -> list[Surviv
     surrogate = _surrogate(folder, manifest)
     delta = _difference(released, clean)
     before = surrogate.gap(released, clean) if surrogate else None
-    found = [Survival("unchanged", 1.0, 1.0, before, 1.0 if surrogate else None)]
+    tells = before is not None and abs(before[0]) > ERRORS * before[1]
+    found = [Survival("unchanged", 1.0, 1.0, before, 1.0 if tells else None)]
     for name, how in CHANGES.items():
         after = tuple(
             ImageSet(change(images.images_u8, how), images.labels, images.class_names) for images in (released, clean)
@@ -75,7 +80,7 @@ def survive(folder: Path, manifest: dict[str, Any], split: Split) -> list[Surviv
                 round((left.norm(dim=1).mean() / delta.norm(dim=1).mean()).item(), 4),
                 None if moved else round(((left * delta).sum() / delta.square().sum()).item(), 4),
                 gap,
-                round(gap / before, 4) if gap is not None and before else None,
+                round(gap[0] / before[0], 4) if gap and before and tells else None,
             )
         )
     return found
@@ -131,11 +136,14 @@ class _Surrogate:
     victim: Victim
     batch_size: int
 
-    def gap(self, released: ImageSet, clean: ImageSet) -> float:
-        """Return how much lower the loss of released images is, in the same views, on average over draws."""
-        return round(self._loss(clean) - self._loss(released), 6)
+    def gap(self, released: ImageSet, clean: ImageSet) -> tuple[float, float]:
+        """Return how much lower the loss of released images is, in the same views, on average; and its error."""
+        differences = self._losses(clean) - self._losses(released)
+        error = differences.std() / math.sqrt(len(differences))
+        return round(differences.mean().item(), 8), round(error.item(), 8)
 
-    def _loss(self, images: ImageSet) -> float:
+    def _losses(self, images: ImageSet) -> Tensor:
+        """Return the loss of every batch under every draw of views: float64 [batches * draws]."""
         import torch
 
         draws, losses = stream(0, "survival", "views"), []
@@ -147,4 +155,4 @@ class _Surrogate:
                     pixels = batch.images_u8.float() / 255
                     views = [view(draws, pixels) for view in self.victim.views]
                     losses.append(self.victim.loss(views, batch.labels))
-        return torch.stack(losses).mean().item()
+        return torch.stack(losses).double()

@@ -232,14 +232,15 @@ def test_what_survives_is_told_for_every_change(make: Callable[[str], Path]) -> 
     unchanged = rows["unchanged"]
     assert (unchanged.norm, unchanged.aligned, unchanged.effect) == (1, 1, 1)
     assert unchanged.loss_gap is not None
-    assert unchanged.loss_gap > 0  # the noise lowers the loss that it was learnt to lower
+    gap, error = unchanged.loss_gap
+    assert gap > 3 * error > 0  # the noise lowers the loss that it was learnt to lower
     assert rows["cropped to 90%"].aligned is None
     kept = [rows[name].aligned for name in ("JPEG 90", "JPEG 75", "JPEG 50")]
     assert kept == sorted(kept, reverse=True)
     assert all(0 < row.norm < 2 for row in rows.values())
-    gap = rows["JPEG 50"].loss_gap
-    assert gap is not None
-    assert rows["JPEG 50"].effect == pytest.approx(gap / unchanged.loss_gap, abs=1e-3)
+    left = rows["JPEG 50"].loss_gap
+    assert left is not None
+    assert rows["JPEG 50"].effect == pytest.approx(left[0] / gap, abs=1e-3)
 
 
 def test_noise_that_no_network_made_has_no_effect_on_one(make: Callable[[str], Path]) -> None:

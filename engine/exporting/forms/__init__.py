@@ -1,0 +1,1 @@
+"""A form is a file that exports ``write``."""
