@@ -76,6 +76,8 @@ class AttackSpec(Spec):
 
     # Whether the attack itself decides when it has done enough.
     may_end_early: ClassVar[bool] = False
+    # Whether another seed makes another poison.
+    draws: ClassVar[bool] = True
 
     kind: str
     epsilon: Annotated[Number, Field(ge=0, le=127 / 255)]

@@ -97,8 +97,8 @@ def schema() -> None:
 def download(name: Annotated[str, typer.Argument(help="A name under specs/datasets.")]) -> None:
     """Download a public data set into the data root."""
     from engine import plugins
+    from engine.images.presence import data_root
     from engine.specfiles import load
-    from engine.stages.inputs import data_root
 
     split = plugins.build("datasets", load("datasets", name), root=data_root(), download=True)
     typer.echo(f"{name}: {len(split.train)} training and {len(split.test)} test images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from engine.errors import EngineError
@@ -13,6 +14,11 @@ class DatasetFault(EngineError):
 
 class DatasetMissing(EngineError, FileNotFoundError):
     """A data set, or a file that belongs to it, is not where it was looked for."""
+
+
+def data_root() -> Path:
+    """Return the folder under which data sets lie: ``ENGINE_DATA``, by default ``data``."""
+    return Path(os.environ.get("ENGINE_DATA", "data"))
 
 
 def require_folder(folder: Path, *, holds: str) -> Path:

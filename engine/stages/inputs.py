@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,13 @@ from typing import Any
 from engine import plugins
 from engine.checkpoints import ROOT as CHECKPOINTS
 from engine.checkpoints import Checkpoints
+from engine.images.presence import data_root
 from engine.journal import Journal
 from engine.machine import Machine
 from engine.progress import progress_of
 from engine.protocols import Source, Split
 from engine.spec import DatasetSpec
 from engine.specfiles import load, read_document
-
-
-def data_root() -> Path:
-    """Return the folder under which data sets lie: ``ENGINE_DATA``, by default ``data``."""
-    return Path(os.environ.get("ENGINE_DATA", "data"))
 
 
 def load_dataset(name: str) -> tuple[DatasetSpec, Split]:

@@ -1,0 +1,1 @@
+"""A layout is a file that exports ``read``."""
