@@ -2,7 +2,8 @@
 
 Noise, floats [N, 3, H, W], [N, H, W, 3] or [classes, 3, H, W], is what AUE, AAP and TUE release. Images are uint8.
 
-Source: EhanW/AUE-AAP, datasets/cifar.py (noise times 255, added, clipped, cut to eight bits).
+Source: EhanW/AUE-AAP, aue.py (poison.pt) and datasets/cifar.py (noise times 255, added, clipped, cut to eight bits);
+    renjie3/TUE, ssl_perturbation.py (perturbation.pt).
 """
 
 from __future__ import annotations
