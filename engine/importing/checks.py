@@ -104,10 +104,8 @@ def _are_images(values: Tensor, clean: ImageSet) -> bool:
     rows = values[torch.linspace(0, len(values) - 1, min(SAMPLE, len(values))).long()].float()
     guesses = torch.cat((rows * 255, (rows + 1) * 127.5, rows))
     nearest = clean.images_u8[_nearest(guesses, clean)[:, 0]]
-    deviations = [
-        part.flatten(1).float() - part.flatten(1).float().mean(dim=1, keepdim=True) for part in (guesses, nearest)
-    ]
-    alike = torch.cosine_similarity(*deviations).view(3, -1) > ALIKE
+    one, other = (part.flatten(1) - part.flatten(1).mean(dim=1, keepdim=True) for part in (guesses, nearest.float()))
+    alike = torch.cosine_similarity(one, other).view(3, -1) > ALIKE
     return bool((alike.float().mean(dim=1) > 0.5).any())
 
 
