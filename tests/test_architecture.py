@@ -24,7 +24,7 @@ FUNCTIONS = [
     if isinstance(node, ast.FunctionDef)
 ]
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "misc", "base", "manager"}
-COMMANDS = {"download", "floor", "generate", "pretrain", "probe"}  # typer takes one parameter an option
+COMMANDS = {"download", "floor", "generate", "import_", "pretrain", "probe", "protect"}  # a parameter an option
 
 
 def test_there_is_something_to_check() -> None:

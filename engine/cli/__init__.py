@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from engine.cli import imports, poisons, project, stages  # they add their commands to the program
+from engine.cli import imports, owners, poisons, project, stages  # they add their commands to the program
 from engine.cli.options import app
 
-__all__ = ["app", "imports", "main", "poisons", "project", "stages"]
+__all__ = ["app", "imports", "main", "owners", "poisons", "project", "stages"]
 
 
 def main() -> None:

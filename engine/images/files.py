@@ -61,7 +61,7 @@ def decode_file(file: Path, size: int) -> np.ndarray:
     Source: torchvision's Resize and CenterCrop for the rounding of sides and offsets.
     """
     with Image.open(file) as opened:
-        image = _to_rgb(ImageOps.exif_transpose(opened))
+        image = upright_rgb(opened)
     short, long = sorted(image.size)
     scaled = int(size * long / short)
     width, height = (size, scaled) if image.width <= image.height else (scaled, size)
@@ -69,6 +69,11 @@ def decode_file(file: Path, size: int) -> np.ndarray:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+
+
+def upright_rgb(opened: Image.Image) -> Image.Image:
+    """Return an opened image of any mode as eight-bit RGB, at its full size, the EXIF orientation applied."""
+    return _to_rgb(ImageOps.exif_transpose(opened))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

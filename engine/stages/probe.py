@@ -86,7 +86,7 @@ def probe(cell: Cell, downstream: str, protocol: str, machine: Machine) -> Path:
             )
         split = Split(read_poison(poison_path(cell.dataset, cell.poison)).images, split.test)
     is_own = downstream == cell.dataset
-    judged = _stored(cell, with_classifier=is_own)
+    judged = stored(cell, with_classifier=is_own)
     target = cell.probe(downstream)
     title = f"probe {cell.key} on {downstream}"
     accuracies = _accuracies(judged, split, spec, machine, seed=cell.seed, title=title)
@@ -97,7 +97,7 @@ def probe(cell: Cell, downstream: str, protocol: str, machine: Machine) -> Path:
     return target
 
 
-def _stored(cell: Cell, *, with_classifier: bool) -> Judged:
+def stored(cell: Cell, *, with_classifier: bool) -> Judged:
     """Build the networks that a cell's artifact describes and holds."""
     state, about = read_encoder(cell.encoder)
     source = Source(**about["source"])
