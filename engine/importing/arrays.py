@@ -43,5 +43,5 @@ def _array(archive: zipfile.ZipFile, name: str, most_bytes: int) -> np.ndarray:
         content = stream.read(size)
         if len(content) < size or stream.read(1):
             raise ImportFault(f"array {name} has another size than its header says")
-    array = np.frombuffer(content, dtype=dtype)
+    array = np.frombuffer(content, dtype=dtype).astype(dtype.newbyteorder("="))
     return array.reshape(shape[::-1]).transpose() if is_fortran else array.reshape(shape)

@@ -18,6 +18,8 @@ Match = Literal["index", "nearest"]
 SHOWN = 5
 SAMPLE = 64
 """Images beyond the budget that are looked for elsewhere in the clean data set."""
+ALIKE = 0.9
+"""Correlation of pixels above which two images are one, up to a poison; that of noise and an image is near nothing."""
 ROOM = 1e-3
 """By how much of the budget noise may miss it by rounding."""
 
@@ -40,7 +42,7 @@ def poison_of(
             f"{found.file} holds {len(found.values):,} images, the clean data set {len(clean):,}; where the others are "
             "not released, say so with --partial"
         )
-    places = _nearest_places(found, clean) if match == "nearest" else _places(found, clean)
+    places = _nearest_places(found, clean, epsilon) if match == "nearest" else _places(found, clean)
     levels = found.values.short() - clean.images_u8[places].short()
     beyond = (levels.abs().flatten(1).amax(dim=1) > max_level(epsilon)).nonzero().squeeze(1)
     if len(beyond):
@@ -64,11 +66,13 @@ def _noise(found: Found, clean: ImageSet, epsilon: float) -> Poison:
         )
     unit = epsilon if found.unit == "budget" else 1.0
     largest = float(noise.abs().max()) * unit
-    if largest > epsilon * (1 + ROOM):
+    is_beyond = largest > epsilon * (1 + ROOM)
+    if (is_beyond or found.unit == "budget") and _are_images(noise, clean):
+        raise ImportFault(f"{file} holds images in floats, not noise; save them as eight-bit integers, 0 to 255")
+    if is_beyond:
         raise ImportFault(
             f"{file} has noise of up to {255 * largest:.4g} grey levels, beyond the budget of {255 * epsilon:.4g}: "
-            + ("it is in units of the budget (--layout official), " if 0.99 < largest <= 1.0 else "")
-            + "or the budget is another (--epsilon)"
+            f"{_other_unit(found, largest)}"
         )
     if 0 < largest < 0.5 / 255:
         raise ImportFault(
@@ -87,6 +91,24 @@ def _noise(found: Found, clean: ImageSet, epsilon: float) -> Poison:
     return Poison(levels, granularity, unit=1 / 255)
 
 
+def _other_unit(found: Found, largest: float) -> str:
+    if found.unit == "budget":
+        return "in units of the budget noise stays within -1 and 1; this is in another unit"
+    if 0.99 < largest <= 1.0:
+        return "it is in units of the budget (--layout official), or the budget is another (--epsilon)"
+    return "the budget is another (--epsilon), or this is in grey levels and wants dividing by 255"
+
+
+def _are_images(values: Tensor, clean: ImageSet) -> bool:
+    """Return whether values resemble clean images, in whatever order, in one of the usual ranges of floats."""
+    rows = values[torch.linspace(0, len(values) - 1, min(SAMPLE, len(values))).long()].float()
+    guesses = torch.cat((rows * 255, (rows + 1) * 127.5, rows))
+    nearest = clean.images_u8[_nearest(guesses, clean)[:, 0]]
+    one, other = (part.flatten(1) - part.flatten(1).mean(dim=1, keepdim=True) for part in (guesses, nearest.float()))
+    alike = torch.cosine_similarity(one, other).view(3, -1) > ALIKE
+    return bool((alike.float().mean(dim=1) > 0.5).any())
+
+
 def _places(found: Found, clean: ImageSet) -> Tensor:
     """Return where each released image stands in the clean data set, by what the release says."""
     if found.places is None:
@@ -97,9 +119,11 @@ def _places(found: Found, clean: ImageSet) -> Tensor:
             )
         return torch.arange(len(clean))
     places = found.places
-    if len(places) != len(found.values) or places.min() < 0 or places.max() >= len(clean):
+    if len(places) != len(found.values):
+        raise ImportFault(f"{found.file} names {len(places):,} places for {len(found.values):,} images")
+    if places.min() < 0 or places.max() >= len(clean):
         raise ImportFault(
-            f"{found.file} names places {int(places.min())} to {int(places.max())} for {len(found.values):,} images; "
+            f"{found.file} names places {int(places.min())} to {int(places.max())}; "
             f"the clean data set has the places 0 to {len(clean) - 1}"
         )
     if len(places.unique()) < len(places):
@@ -107,20 +131,24 @@ def _places(found: Found, clean: ImageSet) -> Tensor:
     return places
 
 
-def _nearest(images_u8: Tensor, clean: ImageSet) -> Tensor:
-    """Return the place of the clean image at the smallest Euclidean distance from each image: int64 [n]."""
+def _nearest(images: Tensor, clean: ImageSet, count: int = 1) -> Tensor:
+    """Return the places of the clean images at the smallest Euclidean distances from each image: int64 [n, count].
+
+    Units: grey levels, also in floats.
+    """
     flat = clean.images_u8.flatten(1).float() / 255
     lengths = flat.square().sum(dim=1)
     found = []
-    for part in images_u8.split(512):
+    for part in images.split(512):
         pixels = part.flatten(1).float() / 255
         # The image's own length is the same for all clean ones.
-        found.append((lengths - 2 * pixels @ flat.T).argmin(dim=1))
+        found.append((lengths - 2 * pixels @ flat.T).topk(count, largest=False).indices)
     return torch.cat(found)
 
 
-def _nearest_places(found: Found, clean: ImageSet) -> Tensor:
-    places = _nearest(found.values, clean)
+def _nearest_places(found: Found, clean: ImageSet, epsilon: float) -> Tensor:
+    both = _nearest(found.values, clean, min(2, len(clean)))
+    places = both[:, 0]
     counts = places.bincount(minlength=len(clean))
     if (counts > 1).any():
         place = int(counts.argmax())
@@ -129,6 +157,14 @@ def _nearest_places(found: Found, clean: ImageSet) -> Tensor:
             f"{found.file}: {int((counts > 1).sum()):,} clean images are the nearest to several released ones, for "
             f"example {place} to {rows}: there are duplicates, or these are no images of this data set; "
             "match them by --match index"
+        )
+    away = (found.values.short() - clean.images_u8[both[:, -1]].short()).abs().flatten(1).amax(dim=1)
+    unclear = ((away <= max_level(epsilon)) & (both[:, -1] != places)).nonzero().squeeze(1)
+    if len(unclear):
+        row = int(unclear[0])
+        raise ImportFault(
+            f"{found.file}: {len(unclear):,} images may be of several clean ones, for example row {row} of "
+            f"{both[row].tolist()}: the budget reaches from both; match them by --match index"
         )
     return places
 
@@ -143,7 +179,7 @@ def _beyond(found: Found, clean: ImageSet, levels: Tensor, beyond: Tensor, epsil
     )
     if match == "index":
         rows = beyond[torch.linspace(0, len(beyond) - 1, min(SAMPLE, len(beyond))).long()]
-        places = _nearest(found.values[rows], clean)
+        places = _nearest(found.values[rows], clean)[:, 0]
         elsewhere = (found.values[rows].short() - clean.images_u8[places].short()).abs().flatten(1).amax(dim=1)
         if (elsewhere <= max_level(epsilon)).float().mean() > 0.9:
             return f"{said}: they are in another order than the clean data set; match them by --match nearest"
@@ -169,9 +205,11 @@ def _check_labels(found: Found, clean: ImageSet, places: Tensor) -> None:
         raise ImportFault(
             f"{found.file} has labels from {int(labels.min())} to {int(labels.max())}: there are fewer classes"
         )
-    if found.class_names and set(found.class_names) == set(clean.class_names):
-        # The names of the classes say what a number means.
+    # The names of the classes say what a number means.
+    if found.class_names and set(found.class_names) <= set(clean.class_names):
         labels = torch.tensor([clean.class_names.index(name) for name in found.class_names])[labels]
+    elif found.class_names and all(name.isdecimal() and len(name) < 10 for name in found.class_names):
+        labels = torch.tensor([int(name) for name in found.class_names])[labels]
     wrong = labels != expected
     if not wrong.any():
         return

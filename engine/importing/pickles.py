@@ -10,6 +10,7 @@ Source: torch.serialization, the zip format of torch 1.6 and later: ``data.pkl``
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 import zipfile
@@ -26,7 +27,9 @@ from engine.importing.found import ImportFault
 
 MOST_OBJECTS = 1_000_000
 """Places in a pickle's memory; an honest checkpoint has some thousands."""
-MOST_PICKLE = 2**26
+MOST_TUPLES = 20_000
+"""Tuples in a pickle; an honest checkpoint has four or five a tensor."""
+MOST_PICKLE = 2**24
 """Bytes of the pickle itself, which holds no numbers of tensors."""
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -72,23 +75,35 @@ class Inert:
         """Keep nothing."""
 
 
+class Stored(Inert):
+    """Says where a tensor lies in the file; nothing of it is read yet."""
+
+    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> None:
+        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
+
+
+class _Parameter(Inert):
+    """A parameter is the tensor in it."""
+
+    def __new__(cls, data: Any, *_: Any) -> Any:
+        return data
+
+
 @dataclass(frozen=True)
 class _Storage:
     dtype: torch.dtype
-    content: bytes
+    key: str
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, read: Callable[[str], bytes]) -> None:
-        super().__init__(io.BytesIO(content))
-        self._read = read
-
+    # What is returned here is only ever classes whose ``__setstate__`` does nothing. A tensor, or a function, would let
+    # the pickle set its state: ``Tensor.__setstate__`` takes any sizes, and makes room for them.
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the few things that a tensor is made of, or a stand-in."""
         if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")):
-            return _tensor
+            return Stored
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _parameter
+            return _Parameter
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module in ("torch", "torch.storage") and name in DTYPES:
@@ -101,44 +116,40 @@ class _Unpickler(pickle.Unpickler):
             raise ImportFault("names something that is no storage")
         if not isinstance(pid[1], torch.dtype):
             raise ImportFault(f"holds a storage of the unknown type {pid[1]!r}")
-        return _Storage(pid[1], self._read(pid[2]))
+        return _Storage(pid[1], pid[2])
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+def _tensor(stored: Stored, read: Callable[[str], bytes]) -> Tensor:
     """Return a tensor of a storage; sizes that reach beyond it are refused."""
-    numbers = (offset, *size, *stride)
+    storage, offset, size, stride = stored.storage, stored.offset, stored.size, stored.stride
     if not isinstance(storage, _Storage) or len(size) != len(stride):
         raise ImportFault("holds a tensor without a storage")
+    numbers = (offset, *size, *stride)
     if not all(isinstance(number, int) and 0 <= number < 2**40 for number in numbers) or len(size) > 8:
         raise ImportFault(f"holds a tensor of impossible shape {tuple(size)}")
-    width = storage.dtype.itemsize
-    last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
     if 0 in size:
         return torch.empty(size, dtype=storage.dtype)
-    if (last + 1) * width > len(storage.content):
-        raise ImportFault(
-            f"holds a tensor of shape {tuple(size)}, which is larger than its {len(storage.content)} bytes"
-        )
-    whole = torch.frombuffer(bytearray(storage.content), dtype=storage.dtype, count=last + 1)
+    content = read(storage.key)
+    count = 1 + offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if count * storage.dtype.itemsize > len(content):
+        raise ImportFault(f"holds a tensor of shape {tuple(size)}, which is larger than its {len(content)} bytes")
     # A stride of nothing would let a few bytes stand for any number of values.
-    if torch.Size(size).numel() > len(whole):
-        raise ImportFault(f"holds a tensor of shape {tuple(size)} in {len(whole)} numbers")
-    return whole.as_strided(size, stride, offset).clone()
+    if math.prod(size) > count:
+        raise ImportFault(f"holds a tensor of shape {tuple(size)} in {count} numbers")
+    return torch.frombuffer(bytearray(content), dtype=storage.dtype, count=count).as_strided(size, stride, offset)
 
 
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
+def load(file: Path, pick: Callable[[Any], Any] = lambda content: content) -> Any:
+    """Return what a file of torch holds: containers, numbers and text; anything else as an ``Inert``.
 
-
-def load(file: Path) -> Any:
-    """Return what a file of torch holds: containers, numbers, text and tensors; anything else as an ``Inert``.
+    Of tensors only the one that ``pick`` returns is read, and returned; others are no more than ``Stored``.
 
     Raises:
         ImportFault: it is no such file, is damaged, or asks for what no honest file asks for.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            return _load(archive)
+            return _load(archive, pick)
     except ImportFault as fault:
         raise ImportFault(f"{file} {fault}") from fault
     except zipfile.BadZipFile as error:
@@ -151,7 +162,7 @@ def load(file: Path) -> Any:
         raise ImportFault(f"{file} is damaged ({type(error).__name__}: {error})") from error
 
 
-def _load(archive: zipfile.ZipFile) -> Any:
+def _load(archive: zipfile.ZipFile, pick: Callable[[Any], Any]) -> Any:
     pickles = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ImportFault(f"holds {len(pickles)} pickles of torch, expected one: it is no file of torch.save")
@@ -164,7 +175,16 @@ def _load(archive: zipfile.ZipFile) -> Any:
     if archive.getinfo(pickles[0]).file_size > MOST_PICKLE:
         raise ImportFault("has a pickle of an absurd size")
     content = archive.read(pickles[0])
+    _check_size(content)
+    picked = pick(_Unpickler(io.BytesIO(content)).load())
+    return _tensor(picked, lambda key: archive.read(f"{root}data/{key}")) if isinstance(picked, Stored) else picked
+
+
+def _check_size(content: bytes) -> None:
+    """Refuse a pickle that would take absurd room before it is obeyed."""
+    tuples = 0
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in MEMO and int(argument or 0) > MOST_OBJECTS:  # would make room for all places below
+        tuples += opcode.name.startswith("TUPLE")
+        # The memory has room for all places below the one that is named; Python hashes nested tuples on its stack.
+        if tuples > MOST_TUPLES or (opcode.name in MEMO and int(argument or 0) > MOST_OBJECTS):
             raise ImportFault("asks for an absurd number of objects")
-    return _Unpickler(content, lambda key: archive.read(f"{root}data/{key}")).load()

@@ -40,9 +40,10 @@ def declare_import(source: Path, name: str, layout: str = "", **how: object) -> 
     before = file.read_text() if file.is_file() else None
     if before is not None and YAML(typ="safe").load(before) != content:
         raise EngineError(f"{file} declares another attack; take another name, or remove that file")
-    with file.open("w") as stream:
-        stream.write(EDITOR)
-        YAML().dump(content, stream)
+    if before is None:
+        with file.open("w") as stream:
+            stream.write(EDITOR)
+            YAML().dump(content, stream)
     try:
         load("attacks", name)
         yield file

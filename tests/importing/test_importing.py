@@ -6,7 +6,11 @@ import dataclasses
 import io
 import os
 import pickle
+import shutil
+import struct
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +274,47 @@ def test_sizes_that_lie_allocate_nothing(
         load(file)
 
 
+SIZES = {4: struct.pack("<BB", 0x4B, 4), 8640: struct.pack("<Bi", 0x4A, 8640)}
+
+
+def pickled_tensor(numel: int) -> bytes:
+    """The part of a pickle that makes a flat tensor of the storage of ``releases.bare``."""
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu" + SIZES[8640] + b"tQ"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + SIZES[numel] + b"\x85K\x01\x85\x89NtR"
+
+
+def test_a_tensor_s_state_is_not_set() -> None:
+    # torch.Tensor.__setstate__ would take any sizes: here a view of the whole data set in the first number.
+    shape = b"(" + b"".join(b"K" + bytes([length]) for length in (40, 3, 8, 9)) + b"t"
+    state = b"(" + pickled_tensor(4) + b"K\0" + shape + b"(K\0K\0K\0K\0tt"
+    file = repickled(releases.bare(Path("p.pth")), b"\x80\x02" + pickled_tensor(4) + state + b"b.")
+    assert load(file).shape == (4,)
+    assert "has the shape (4,)" in fault(file, "official")
+
+
+@pytest.mark.parametrize("name", ["_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_tensor"])
+def test_what_rebuilds_tensors_cannot_be_changed(name: str) -> None:
+    evil = b"\x80\x02ctorch._utils\n" + name.encode() + b"\nN}X\x0c\0\0\0__defaults__)s\x86b."
+    with pytest.raises(ImportFault, match=r"changed\.pth is damaged"):
+        load(repickled(releases.bare(Path("p.pth")), evil))
+    assert torch.equal(take(releases.official(Path("q.pth"))).noise, levels())
+
+
+def test_tuples_within_tuples_do_not_exhaust_the_stack() -> None:
+    evil = b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns."  # as a key of a dictionary, it would be hashed
+    with pytest.raises(ImportFault, match="absurd number of objects"):
+        load(repickled(releases.bare(Path("p.pth")), evil))
+
+
+def test_only_the_tensor_that_is_wanted_is_read() -> None:
+    torch.save({"optimizer": torch.zeros(9), "model": {"delta": levels().float() / 8}}, "p.pth")
+    with zipfile.ZipFile("p.pth") as old, zipfile.ZipFile("less.pth", "w") as new:
+        for name in old.namelist():
+            if not name.endswith("data/0"):
+                new.writestr(name, old.read(name))
+    assert torch.equal(take(Path("less.pth")).noise, levels())
+
+
 def test_a_pickle_that_asks_for_room_is_refused_before_it_gets_it() -> None:
     file = repickled(releases.bare(Path("p.pth")), b"\x80\x02N" + b"r" + (2**31 - 1).to_bytes(4, "little") + b".")
     with pytest.raises(ImportFault, match="absurd number of objects"):
@@ -283,6 +328,81 @@ def test_arrays_that_lie_about_their_size_or_hold_objects_are_refused() -> None:
     with zipfile.ZipFile("huge.npz", "w") as archive, archive.open("images.npy", "w") as stream:
         np.lib.format.write_array_header_2_0(stream, header)
     assert "would take 1e+03 GB" in fault(Path("huge.npz"))
+
+
+def test_arrays_of_the_other_byte_order_are_read() -> None:
+    np.savez("p.npz", noise=(levels().float() / 255).numpy().astype(">f4"))
+    assert torch.equal(take(Path("p.npz")).noise, levels())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"noise": levels().numpy().astype(np.longdouble)}, "expected uint8 (images) or floats (noise)"),
+        ({"index": np.zeros(0, dtype=int)}, "names 0 places for 40 images"),
+        ({"index": np.zeros((40, 1), dtype=int)}, "expected integers, one an image"),
+        ({"labels": np.zeros(40)}, "expected integers, one an image"),
+        ({"class_names": np.array(7)}, "expected text, one a class"),
+        ({"class_names": np.arange(4)}, "expected text, one a class"),
+    ],
+)
+def test_arrays_of_other_types_are_told(arrays: dict[str, np.ndarray], said: str) -> None:
+    values = {} if "noise" in arrays else {"images": released().permute(0, 2, 3, 1).numpy()}
+    np.savez("p.npz", **values, **arrays)  # type: ignore[arg-type]
+    assert said in fault(Path("p.npz"))
+
+
+def test_labels_that_are_no_classes_are_told() -> None:
+    file = releases.tar(Path("p.tar"))
+    with tarfile.open(file) as archive:
+        place = archive.getmember("000007.cls").offset_data
+    content = bytearray(file.read_bytes())
+    content[place - 512 : place] = _header("000007.cls", 20)
+    content[place : place + 20] = b"9" * 20
+    file.write_bytes(content)
+    assert f"a label is {'9' * 20}, which is no class" in fault(file)
+
+
+def _header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf()
+
+
+@pytest.mark.parametrize("change", [lambda u8: u8 / 255, lambda u8: u8 / 127.5 - 1, lambda u8: u8.flip(0) / 127.5 - 1])
+@pytest.mark.parametrize("layout", ["official", "tensor"])
+def test_images_in_floats_are_not_taken_for_noise(layout: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.save(change(released().float()), "p.pt")
+    assert "holds images in floats, not noise" in fault(Path("p.pt"), layout)
+
+
+def test_official_noise_beyond_one_is_in_another_unit() -> None:
+    torch.save(levels().float(), "p.pth")
+    assert "this is in another unit" in fault(Path("p.pth"))
+    torch.save((levels().float() / 8).index_fill(0, torch.tensor([3]), torch.inf), "q.pth")
+    assert "not finite" in fault(Path("q.pth"))
+
+
+def test_folders_of_some_classes_or_of_numbers_are_classes() -> None:
+    kept = releases.folder(Path("some"))
+    shutil.rmtree(kept / "cat")
+    assert take(kept, partial=True).withheld is not None
+    numbered = releases.folder(Path("numbers"))
+    for label, name in enumerate(releases.CLASSES):
+        (numbered / name).rename(numbered / f"{label}")
+    assert torch.equal(take(numbered).noise, levels())
+    (numbered / "0").rename(numbered / "10")
+    assert "numbered otherwise (10 is 0)" in fault(numbered)
+
+
+def test_an_image_that_may_be_of_two_clean_ones_is_not_matched() -> None:
+    clean = clean_images()
+    pixels = clean.images_u8.clone()
+    pixels[1] = pixels[0] + 6
+    np.savez("p.npz", images=pixels[1:].permute(0, 2, 3, 1).numpy())
+    close = dataclasses.replace(clean, images_u8=pixels)
+    said = fault(Path("p.npz"), clean=close, match="nearest", partial=True)
+    assert "1 images may be of several clean ones, for example row 0 of [1, 0]" in said
 
 
 def test_noise_in_another_order_is_refused() -> None:

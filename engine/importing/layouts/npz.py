@@ -6,6 +6,7 @@ What ``engine export`` writes. There may be noise instead, floats in pixel units
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,12 +26,15 @@ def read(source: Path, clean: ImageSet) -> Found:
     if values is None:
         raise ImportFault(f"{source} holds no array called images, delta or noise")
     is_images = values.dtype == np.uint8
-    if not is_images and not np.issubdtype(values.dtype, np.floating):
+    if not is_images and values.dtype not in (np.float16, np.float32, np.float64):
         raise ImportFault(f"{source} holds {values.dtype}; expected uint8 (images) or floats (noise)")
     labels, places = (_integers(arrays.get(name), name, source) for name in ("labels", "index"))
-    names = tuple(map(str, arrays["class_names"].tolist())) if "class_names" in arrays else ()
+    names = arrays.get("class_names", np.array([], dtype=str))
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ImportFault(f"{source}: class_names is {names.dtype} of shape {names.shape}, expected text, one a class")
     tensor = channels_first(torch.from_numpy(values.copy()), clean, source)
-    return Found(source, "images" if is_images else "noise", tensor, labels=labels, places=places, class_names=names)
+    what: Literal["images", "noise"] = "images" if is_images else "noise"
+    return Found(source, what, tensor, labels=labels, places=places, class_names=tuple(names.tolist()))
 
 
 def _integers(array: np.ndarray | None, name: str, source: Path) -> torch.Tensor | None:

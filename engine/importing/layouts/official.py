@@ -3,12 +3,14 @@
 A bare tensor [N, 3, H, W] or [classes, 3, H, W], or a checkpoint that holds it as ``["model"]["delta"]``, beside an
 encoder, optimizers and pickled options.
 
-Source: kaiwenzha/contrastive-poisoning, main.py (set_model) and model.py.
+Source: kaiwenzha/contrastive-poisoning, main.py (set_model, train_contrastive_poisoning), util.py (save_model) and
+    model.py (initialize_delta, forward).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -21,16 +23,19 @@ NAMES = ("delta", "module.delta")
 
 
 def read(source: Path, clean: ImageSet) -> Found:
-    """Read the noise; that code clips it to the budget when it adds it, and so does this."""
-    content = load(source)
-    if isinstance(content, dict):
-        weights = content.get("model", content)
-        found = [weights[name] for name in NAMES if isinstance(weights, dict) and name in weights]
-        content = found[0] if found else None
+    """Read the noise; that code keeps it within -1 and 1 at every step."""
+    content = load(source, _noise)
     if not isinstance(content, Tensor) or not content.is_floating_point():
         raise ImportFault(
             f"{source} holds neither a tensor of floats nor a checkpoint with one at ['model']['delta']; "
             "noise in pixel units is read with --layout tensor"
         )
-    noise = channels_first(content, clean, source)
-    return Found(source, "noise", noise.clamp(-1, 1), unit="budget")
+    return Found(source, "noise", channels_first(content, clean, source), unit="budget")
+
+
+def _noise(content: Any) -> Any:
+    """Return the tensor, or what stands where a checkpoint holds it."""
+    if not isinstance(content, dict):
+        return content
+    weights = content.get("model", content)
+    return next((weights[name] for name in NAMES if isinstance(weights, dict) and name in weights), None)

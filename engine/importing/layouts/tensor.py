@@ -2,8 +2,8 @@
 
 Noise, floats [N, 3, H, W], [N, H, W, 3] or [classes, 3, H, W], is what AUE, AAP and TUE release. Images are uint8.
 
-Source: EhanW/AUE-AAP, datasets/cifar.py, and renjie3/TUE, utils.py (both: noise times 255, added, clipped, cut to eight
-    bits).
+Source: EhanW/AUE-AAP, aue.py and aap.py (poison.pt) and datasets/cifar.py; renjie3/TUE, ssl_perturbation.py
+    (perturbation.pt) and utils.py. Both add noise times 255, clip, and cut to eight bits.
 """
 
 from __future__ import annotations

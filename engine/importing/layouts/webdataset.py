@@ -33,12 +33,12 @@ def read(source: Path, clean: ImageSet) -> Found:
             for key, ending, content in _members(file):
                 if ending == "png":
                     if key in images or len(images) == len(clean):
-                        raise ImportFault(f"{file}: image {key} is there twice, or there are more than {len(clean):,}")
+                        raise ImportFault(f"image {key} is there twice, or there are more than {len(clean):,}")
                     images[key] = _decode(content, clean)
                 elif ending == "cls":
-                    labels[key] = int(content.decode("ascii"))
-        except ImportFault:
-            raise
+                    labels[key] = _label(content)
+        except ImportFault as fault:
+            raise ImportFault(f"{file}: {fault}") from fault
         except Exception as error:  # damaged archives make their readers raise anything
             raise ImportFault(f"{file} cannot be read ({type(error).__name__}: {error})") from error
     if not images:
@@ -62,7 +62,7 @@ def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
             if not member.isfile() or ending not in ("png", "cls"):
                 continue
             if member.size > MOST_BYTES:
-                raise ImportFault(f"{file}: {member.name} has an absurd size")
+                raise ImportFault(f"{member.name} has an absurd size")
             stream = archive.extractfile(member)
             assert stream is not None  # it is a file
             yield key, ending, stream.read()
@@ -72,7 +72,14 @@ def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
         whole.seek(end)
         rest = whole.read()
     if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
-        raise ImportFault(f"{file} is cut off or damaged after {end:,} bytes")
+        raise ImportFault(f"cut off or damaged after {end:,} bytes")
+
+
+def _label(content: bytes) -> int:
+    label = int(content.decode("ascii"))
+    if not 0 <= label < 2**31:
+        raise ImportFault(f"a label is {label}, which is no class")
+    return label
 
 
 def _decode(content: bytes, clean: ImageSet) -> torch.Tensor:
