@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from ruamel.yaml import YAML
 
@@ -45,6 +46,15 @@ def load_poison(folder: str | Path, *, repo: str | None = None, rev: str | None 
         return read_poison(target)
 
 
+class Others(TypedDict, total=False):
+    """What a study may say beside its data set, poisons and victims."""
+
+    description: str
+    defenses: Sequence[str]
+    downstream: Sequence[str]
+    seeds: Sequence[int]
+
+
 @dataclass(frozen=True)
 class Study:
     """A declared study.
@@ -71,14 +81,12 @@ class Study:
         dataset: str,
         poisons: Mapping[str, Mapping[str, str]],
         victims: Sequence[str],
-        defenses: Sequence[str] = ("none",),
-        downstream: Sequence[str] = (),
-        seeds: Sequence[int] = (0,),
-        description: str = "",
+        **others: Unpack[Others],
     ) -> Study:
-        """Write ``specs/studies/NAME.yaml`` and return the study; encoders are probed on the data set by default.
+        """Write ``specs/studies/NAME.yaml`` and return the study.
 
-        A file that says the same may be there already.
+        By default there is no defense and one seed, and encoders are probed on the data set itself. A file that says
+        the same may be there already.
 
         Raises:
             EngineError: there is another study of this name.
@@ -86,13 +94,13 @@ class Study:
         """
         study = {
             "name": name,
-            "description": description,
+            "description": others.get("description", ""),
             "dataset": dataset,
             "poisons": {key: dict(entry) for key, entry in poisons.items()},
             "victims": list(victims),
-            "defenses": list(defenses),
-            "downstream": list(downstream) or [dataset],
-            "seeds": list(seeds),
+            "defenses": list(others.get("defenses", ["none"])),
+            "downstream": list(others.get("downstream", [dataset])),
+            "seeds": list(others.get("seeds", [0])),
         }
         file = study_file(name)
         if file.exists():

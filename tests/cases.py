@@ -74,6 +74,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "surrogate": {"kind": "supervised", **VICTIM, "epochs": 2, "warmup_epochs": 0},
     },
 }
+REDUCED = {"simclr bf16": "bf16"}
 DEFENSES: dict[str, tuple[str, dict[str, Any]]] = {
     "random noise": ("simclr", {"kind": "random_noise", "sigma": 0.1}),
     "cutout": ("byol", {"kind": "cutout", "position": "before_view"}),
@@ -98,8 +99,10 @@ def quiet(*report: object) -> None:
     """Report nothing."""
 
 
-def trained(victim: dict[str, Any], defense: dict[str, Any], journal: Journal) -> dict[str, Any]:
-    machine = Machine.of("cpu", "fp32")
+def trained(
+    victim: dict[str, Any], defense: dict[str, Any], journal: Journal, *, precision: str = "fp32"
+) -> dict[str, Any]:
+    machine = Machine.of("cpu", precision)
     learner = plugins.build("victims", spec_of("victims", victim), source=SOURCE, generator=stream(0, "victim", "init"))
     defending = plugins.build("defenses", spec_of("defenses", defense))
     context = DefenseContext(stream(0, "defense", "x"), machine.precision, lambda which: learner.encoder)
@@ -130,12 +133,17 @@ def poisoned(attack: dict[str, Any], journal: Journal, *, fraction: float = 1.0)
 
 
 def cases() -> dict[str, Callable[[Journal], dict[str, Any]]]:
-    """Return what runs with a journal, under the names of ``VICTIMS``, ``DEFENSES``, ``ATTACKS`` and one more."""
+    """Return what runs with a journal, under the names of the tables above and one more."""
     none = {"kind": "none"}
     found: dict[str, Callable[[Journal], dict[str, Any]]] = {}
     for name, changes in VICTIMS.items():
         values = {"kind": name.split()[0], **VICTIM, **changes}
         found[name] = lambda journal, values=values: trained(values, none, journal)  # type: ignore[misc]
+    for name, precision in REDUCED.items():
+        values = {"kind": name.split()[0], **VICTIM}
+        found[name] = lambda journal, values=values, precision=precision: trained(  # type: ignore[misc]
+            values, none, journal, precision=precision
+        )
     for name, (kind, defense) in DEFENSES.items():
         values = {"kind": kind, **VICTIM, **VICTIMS[kind]}
         found[name] = lambda journal, values=values, defense=defense: trained(values, defense, journal)  # type: ignore[misc]

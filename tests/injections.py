@@ -214,6 +214,19 @@ def _dvc_project(root: Path) -> Path:
     return root
 
 
+def cache_of_dvc_that_cannot_be_written(root: Path) -> Outcome:
+    """Let DVC keep what a stage made where its cache is read-only."""
+    root = _dvc_project(root)
+    (root / "dvc.yaml").write_text("stages:\n  made:\n    cmd: echo made > out\n    outs: [out]\n")
+    with _mounted(root / ".dvc/cache", "ro"):
+        done = run(root, "dvc", "repro")
+    assert (root / "out").read_text() == "made\n"
+    assert not (root / "dvc.lock").exists()
+    again = run(root, "dvc", "repro")
+    assert again.returncode == 0, again.stderr
+    return _outcome("a cache of DVC that is read-only", done, "ERROR", root)
+
+
 def two_dvc_repros_at_once(root: Path) -> Outcome:
     """Start a second `dvc repro` while a first one runs the same stage."""
     root = _dvc_project(root)
@@ -294,6 +307,7 @@ INJECTIONS: dict[Callable[[Path], Outcome], tuple[str, tuple[str, ...]]] = {
     encoder_cut_off: ("exit 1", (".safetensors is damaged", "remove it and run `dvc repro`")),
     bit_of_a_checkpoint_flipped: ("exit 0", ("is not used: it is damaged: its checksum is another",)),
     no_remote_to_push_to: ("exit 1", ("no remote specified",)),
+    cache_of_dvc_that_cannot_be_written: ("exit 255", ("Read-only file system",)),
     two_dvc_repros_at_once: ("exit 255", ("'out' is busy, it is being blocked by",)),
     clock_that_jumps_back_a_day: ("exit 0", ("the encoder is the same",)),
     command_in_a_name: ("exit 1", ("string should match pattern '^[a-z0-9_]+$'",)),

@@ -19,7 +19,7 @@ from engine.crossing import everyones
 from engine.errors import EngineError
 from engine.journal import Journal
 from engine.sharding import SharedRows
-from tests.cases import ATTACKS, CLASSES, DEFENSES, VICTIMS, cases
+from tests.cases import ATTACKS, CLASSES, DEFENSES, REDUCED, VICTIMS, cases
 
 
 def crossing() -> dict[str, Any]:
@@ -86,6 +86,22 @@ class TestSharing:
             for key, value in expected["weights"].items():
                 torch.testing.assert_close(
                     each["weights"][key], value, rtol=1e-3, atol=1e-4, msg=lambda m, k=key: f"{k}: {m}"
+                )
+        for key, value in found[0]["made"][name]["weights"].items():
+            assert all(torch.equal(value, other["made"][name]["weights"][key]) for other in found[1:])
+
+    @pytest.mark.parametrize("name", REDUCED)
+    def test_shared_training_of_reduced_precision_is_close_to_that_of_one_process(
+        self, name: str, found: list[dict[str, Any]], alone: dict[str, dict[str, Any]]
+    ) -> None:
+        full = alone["simclr"]["losses"]
+        assert alone[name]["losses"] != full  # the precision was reduced indeed
+        for each in (process["made"][name] for process in found):
+            # Twenty steps change the loss by less than 1 %: a looser bound would pass for a learner that stands still.
+            assert each["losses"] == pytest.approx(alone[name]["losses"], rel=1e-3)
+            for key, value in alone[name]["weights"].items():
+                torch.testing.assert_close(
+                    each["weights"][key], value, rtol=1e-2, atol=1e-2, msg=lambda m, k=key: f"{k}: {m}"
                 )
         for key, value in found[0]["made"][name]["weights"].items():
             assert all(torch.equal(value, other["made"][name]["weights"][key]) for other in found[1:])

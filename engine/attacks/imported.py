@@ -29,6 +29,8 @@ class Spec(AttackSpec):
     layout: Literal["imagefolder", "npz", "official", "tensor", "webdataset"]
     # Which clean image each released one was made of: that at its place, or the nearest one.
     match: Literal["index", "nearest"] = "index"
+    # Whether images may be missing; they are then not released.
+    partial: bool = False
     # Of the file, or of the folder's files and their names: another content is another poison.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -57,7 +59,8 @@ class Imported:
             )
         clean = images.to(torch.device("cpu"))
         released = read(source, self.spec.layout, clean)
-        return poison_of(released, clean, epsilon=self.spec.epsilon, match=self.spec.match)
+        spec = self.spec
+        return poison_of(released, clean, epsilon=spec.epsilon, match=spec.match, partial=spec.partial)
 
 
 def build(spec: Spec) -> Imported:

@@ -20,6 +20,7 @@ def import_(
     match: Annotated[
         str, typer.Option(help="Which clean image each was made of: that at its place (index), or the nearest one.")
     ] = "index",
+    partial: Annotated[bool, typer.Option("--partial", help="Images may be missing: they are not released.")] = False,
     layout: Annotated[
         str, typer.Option(help="official, tensor, npz, imagefolder or webdataset; by default what the name says.")
     ] = "",
@@ -28,6 +29,6 @@ def import_(
     from engine.stages.generate import generate_job
     from engine.stages.importing import declare_import
 
-    with declare_import(source, name, epsilon=epsilon, match=match, layout=layout) as spec:
+    with declare_import(source, name, layout, epsilon=epsilon, match=match, partial=partial) as spec:
         run(generate_job(dataset, name, name, "zero", load_params().precision), "")
     typer.echo(f"{spec} declares it; in a study's poisons: `{name}: {{attack: {name}, init: zero}}`")

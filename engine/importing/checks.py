@@ -22,16 +22,24 @@ ROOM = 1e-3
 """By how much of the budget noise may miss it by rounding."""
 
 
-def poison_of(found: Found, clean: ImageSet, *, epsilon: float, match: Match = "index") -> Poison:
+def poison_of(
+    found: Found, clean: ImageSet, *, epsilon: float, match: Match = "index", partial: bool = False
+) -> Poison:
     """Return a released poison of the clean images, in grey levels.
 
-    ``match`` says which clean image each released one was made of: that at its place, or the nearest one.
+    ``match`` says which clean image each released one was made of: that at its place, or the nearest one. ``partial``
+    allows images to be missing: they count as withheld.
 
     Raises:
         ImportFault: counts, shape, range, order, labels or budget do not fit; the message says which, and what would.
     """
     if found.what == "noise":
         return _noise(found, clean, epsilon)
+    if len(found.values) != len(clean) and not partial:
+        raise ImportFault(
+            f"{found.file} holds {len(found.values):,} images, the clean data set {len(clean):,}; where the others are "
+            "not released, say so with --partial"
+        )
     places = _nearest_places(found, clean) if match == "nearest" else _places(found, clean)
     levels = found.values.short() - clean.images_u8[places].short()
     beyond = (levels.abs().flatten(1).amax(dim=1) > max_level(epsilon)).nonzero().squeeze(1)

@@ -15,6 +15,7 @@ from engine.reporting.content import Content
 from engine.reporting.defended import Defended
 from engine.reporting.inks import inks
 from engine.reporting.pictures import MAGNIFICATION
+from engine.reporting.results import precisions
 from engine.reporting.sheet import Sheet
 from engine.reporting.wording import NOTHING, columns_of
 
@@ -58,6 +59,7 @@ def render_page(content: Content, sheets: Mapping[str, Sheet], shown: Defended |
         missing=results.missing,
         total=sections.totals(results),
         protocols=sections.protocols(results),
+        precisions=precisions(results),
         specs={group: {name: _yaml(spec) for name, spec in found.items()} for group, found in about["specs"].items()},
         provenance=about["provenance"],
     )

@@ -44,7 +44,8 @@ class ViewDistances(BaseModel):
 class Accuracy(BaseModel):
     """What a probe measured, and how.
 
-    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one. Distances of views
+    Units: linear, knn and head in percent; head is the learner's own classifier, where it has one. The precision is
+    that of the training; a probe computes in float32, and an untrained network has no other. Distances of views
     are measured on the data set that the encoder was trained on alone.
     """
 
@@ -58,12 +59,17 @@ class Accuracy(BaseModel):
     train_images: int
     test_images: int
     numerics: int
+    precision: str = "fp32"
     view_distances: ViewDistances | None = None
 
     @property
     def protocol(self) -> tuple[str, str, int]:
         """Return what two numbers must share before one may be subtracted from the other."""
         return self.train_set, self.select, self.numerics
+
+    def judged_like(self, other: Accuracy | None) -> Accuracy | None:
+        """Return the other accuracies where they were measured in the same way."""
+        return other if other is not None and other.protocol == self.protocol else None
 
 
 class MeasuredPerturbation(BaseModel):

@@ -11,7 +11,7 @@ from engine.artifacts.files import write_csv, write_json
 from engine.reporting.board import Board, values
 from engine.reporting.content import Content
 from engine.reporting.latex import tabular
-from engine.reporting.results import Results
+from engine.reporting.results import Results, precisions
 from engine.reporting.tables import OWN, Row, Summary, by_setting, measures_of
 from engine.reporting.wording import NOTHING, Column, cell, columns_of, count_of, missing_note, name_of, number
 from engine.specfiles import resolved
@@ -23,11 +23,9 @@ AXES = ("poison", "attack", "victim", "defense", "downstream")
 def write_records(folder: Path, content: Content) -> None:
     """Write ``accuracy``, ``summary`` and every board as CSV and as LaTeX, ``summary.md`` and ``study.json``."""
     results, summaries, measures = content.results, content.summaries, measures_of(content.rows)
-    left_out = {name for name in vars(content.rows[0]) if OWN in name.split("_")} if OWN not in measures else set()
-    lines = [
-        {**{name: value for name, value in vars(row).items() if name not in left_out}, "command": row.command}
-        for row in content.rows
-    ]
+    unused = {name for name in vars(content.rows[0]) if OWN in name.split("_")} if OWN not in measures else set()
+    silent = set() if precisions(results) else {"precision"}
+    lines = [{**_without(unused | silent, row), "command": row.command} for row in content.rows]
     write_csv(folder / "accuracy.csv", lines)
     write_csv(folder / "summary.csv", [_flat(summary, measures) for summary in summaries])
     tabulated = [board for board in content.boards if board.lines]
@@ -41,7 +39,7 @@ def write_records(folder: Path, content: Content) -> None:
         "study": resolved(results.study),
         "reference": results.reference,
         "poisons": {name: facts.manifest for name, facts in results.poisons.items()},
-        "rows": [vars(row) for row in content.rows],
+        "rows": [_without(silent, row) for row in content.rows],
         "summary": [_nested(summary) for summary in summaries],
         "boards": {board.name: board.records for board in tabulated},
         "final_losses": {run.key: float(curve.losses[-1]) for run, curve in results.curves.items()},
@@ -49,6 +47,10 @@ def write_records(folder: Path, content: Content) -> None:
         **content.about,
     }
     write_json(folder / "study.json", described)
+
+
+def _without(names: Collection[str], row: Row) -> dict[str, Any]:
+    return {name: value for name, value in vars(row).items() if name not in names}
 
 
 def _write_latex(folder: Path, content: Content, boards: Sequence[Board]) -> None:

@@ -188,6 +188,12 @@ def read_results(study: StudySpec) -> Results:
     return results
 
 
+def precisions(results: Results) -> list[str]:
+    """Return the precisions that networks were trained in; none where all were in float32."""
+    found = {accuracy.precision for accuracy in results.accuracies.values()}
+    return sorted(found) if found - {"fp32"} else []
+
+
 def _read_cell(results: Results, cell: Cell) -> None:
     stage = pretrain_stage(cell)
     curve = results.read(stage, lambda: read_curve(cell.curve))

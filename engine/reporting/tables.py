@@ -54,6 +54,7 @@ class Row:
     floor_head: float | None = None
     head_drop: float | None = None
     head_gain_removed: float | None = None
+    precision: str = ""
 
     @property
     def stage(self) -> str:
@@ -160,18 +161,20 @@ def _row(results: Results, cell: Cell, downstream: str) -> Row:
     }
     if own is None:
         return Row(**coordinates, linear=None, knn=None)  # type: ignore[arg-type]
-    floor = comparable(own, results.floors.get(FloorKey(cell.victim, cell.seed, downstream)))
+    floor = own.judged_like(results.floors.get(FloorKey(cell.victim, cell.seed, downstream)))
     clean = None
     if results.reference is not None:
         twin = Cell(cell.dataset, results.reference, cell.victim, cell.defense, cell.seed)
         clean = comparable(own, results.accuracies.get((twin, downstream)))
     measures = {name: value for probe in (*PROBES, OWN) for name, value in _compare(probe, own, clean, floor)}
-    return Row(**coordinates, **measures, train_set=own.train_set, select=own.select)  # type: ignore[arg-type]
+    judged = {"train_set": own.train_set, "select": own.select, "precision": own.precision}
+    return Row(**coordinates, **measures, **judged)  # type: ignore[arg-type]
 
 
 def comparable(own: Accuracy, other: Accuracy | None) -> Accuracy | None:
-    """Return the other accuracies where they were measured in the same way."""
-    return other if other is not None and other.protocol == own.protocol else None
+    """Return another trained network's accuracies where both were trained in one precision and measured in one way."""
+    alike = own.judged_like(other)
+    return alike if alike is not None and alike.precision == own.precision else None
 
 
 def _compare(
@@ -203,6 +206,7 @@ def _floor_row(key: FloorKey, found: Accuracy | None) -> Row:
         **values,
         train_set=found.train_set if found else "",
         select=found.select if found else "",
+        precision="",
     )
 
 

@@ -16,8 +16,10 @@ EDITOR = "# yaml-language-server: $schema=../../schemas/attacks.json\n"
 
 
 @contextmanager
-def declare_import(source: Path, name: str, *, epsilon: str, match: str, layout: str) -> Iterator[Path]:
+def declare_import(source: Path, name: str, layout: str = "", **how: object) -> Iterator[Path]:
     """Write the spec of an imported poison, which stays where the block ends without an error; yield its file.
+
+    ``how`` are further fields of the spec: epsilon, match, partial.
 
     Raises:
         ImportFault: there is no such source, or its name does not say its form.
@@ -31,9 +33,8 @@ def declare_import(source: Path, name: str, *, epsilon: str, match: str, layout:
         "kind": "imported",
         "path": place.relative_to(root).as_posix() if root in place.parents else str(place),
         "layout": layout or layout_of(source),
-        "match": match,
-        "epsilon": epsilon,
         "sha256": fingerprint(source),
+        **how,
     }
     file = file_of("attacks", name)
     before = file.read_text() if file.is_file() else None

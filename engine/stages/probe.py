@@ -38,12 +38,13 @@ BINS = 100  # of cosine distances from 0 to 2
 class Judged:
     """What is judged: an encoder, and the classifier that learnt the same classes with it, where there is one.
 
-    ``views`` are those that the encoder was trained on.
+    ``views`` are those that the encoder was trained on, ``precision`` the one in which.
     """
 
     encoder: nn.Module
     classifier: nn.Module | None
     views: tuple[Views, ...]
+    precision: str = "fp32"
 
 
 def probe_job(cell: Cell, downstream: str, protocol: str) -> Job:
@@ -90,7 +91,8 @@ def probe(cell: Cell, downstream: str, protocol: str, machine: Machine) -> Path:
     title = f"probe {cell.key} on {downstream}"
     accuracies = _accuracies(judged, split, spec, machine, seed=cell.seed, title=title)
     distances = _view_distances(judged, cell, originals, machine) if is_own else None
-    write_json(target, {**accuracies, "view_distances": distances})
+    reduced = {} if judged.precision == "fp32" else {"precision": judged.precision}
+    write_json(target, {**accuracies, **reduced, "view_distances": distances})
     write_json(cost_path(cell.dataset, f"probe@{cell.key}-{downstream}"), meter.record())
     return target
 
@@ -104,13 +106,13 @@ def stored(cell: Cell, *, with_classifier: bool) -> Judged:
     victim.encoder.load_state_dict(state)
     learnt = read_classifier(cell.encoder) if with_classifier else None
     if learnt is None:
-        return Judged(victim.encoder, None, victim.views)
+        return Judged(victim.encoder, None, victim.views, about["precision"])
     if victim.classifier is None:
         raise EngineError(
             f"{cell.encoder} holds a classifier, but victim {cell.victim!r} no longer has one; retrain it"
         )
     victim.classifier.load_state_dict(learnt)
-    return Judged(victim.encoder, victim.classifier, victim.views)
+    return Judged(victim.encoder, victim.classifier, victim.views, about["precision"])
 
 
 def _view_distances(judged: Judged, cell: Cell, originals: Split, machine: Machine) -> dict[str, list[Any] | None]:

@@ -523,3 +523,12 @@ def test_a_report_that_fails_leaves_the_last_one(study: Path, monkeypatch: pytes
     with pytest.raises(RuntimeError, match="no page today"):
         report("tiny")
     assert last.read_text() == "the last one"
+
+
+def test_a_reduced_precision_is_said_on_the_page(study: Path, finished: Report) -> None:
+    assert "trained in" not in finished.page.text
+    for run in cells(load_study("tiny")):
+        content = json.loads(run.probe("tiny").read_text())
+        run.probe("tiny").write_text(json.dumps({**content, "precision": "bf16"}))
+    folder = report("tiny")
+    assert "trained in bf16" in page_of(folder).text

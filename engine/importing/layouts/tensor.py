@@ -2,7 +2,8 @@
 
 Noise, floats [N, 3, H, W], [N, H, W, 3] or [classes, 3, H, W], is what AUE, AAP and TUE release. Images are uint8.
 
-Source: EhanW/AUE-AAP, datasets/cifar.py (noise times 255, added, clipped, cut to eight bits).
+Source: EhanW/AUE-AAP, datasets/cifar.py, and renjie3/TUE, utils.py (both: noise times 255, added, clipped, cut to eight
+    bits).
 """
 
 from __future__ import annotations

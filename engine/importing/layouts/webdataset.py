@@ -66,6 +66,13 @@ def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
             stream = archive.extractfile(member)
             assert stream is not None  # it is a file
             yield key, ending, stream.read()
+        end = archive.offset
+    # tarfile takes a damaged header, or the end of the file, for the end of the archive.
+    with file.open("rb") as whole:
+        whole.seek(end)
+        rest = whole.read()
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        raise ImportFault(f"{file} is cut off or damaged after {end:,} bytes")
 
 
 def _decode(content: bytes, clean: ImageSet) -> torch.Tensor:
