@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from engine.importing import Found, ImportFault, fingerprint, known_layouts, layout_of, poison_of, read
 from engine.importing.pickles import Inert, load
@@ -173,6 +173,15 @@ def test_lossy_and_broken_images_are_told() -> None:
     (place / "img_003.jpg").unlink()
     (place / "img_003.png").write_bytes(b"no image")
     assert "img_003.png cannot be read" in fault(place)
+
+
+def test_an_image_that_is_a_program_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    place = releases.flat(Path("out"))
+    (place / "img_003.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 8\n%%EndComments\nshowpage\n")
+    with Image.open(place / "img_003.png") as image:
+        assert (image.format, image.size) == ("EPS", (9, 8))  # Pillow itself would take it
+    assert "img_003.png cannot be read (UnidentifiedImageError" in fault(place)
 
 
 def test_missing_and_unknown_sources_are_told(tmp_path: Path) -> None:
