@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from engine.importing import ImportFault, poison_of, read
@@ -138,8 +138,11 @@ def take(source: Path, layout: str) -> Poison | None:
     """Return the poison, or nothing where there is a clear error; no file is made and no other error raised."""
     clean = clean_images()
     try:
-        return poison_of(read(source, layout, clean), clean, epsilon=EPSILON)
+        poison = poison_of(read(source, layout, clean), clean, epsilon=EPSILON)
+        event("taken")
+        return poison
     except ImportFault as fault:
+        event("told")
         assert str(source) in str(fault)
         return None
     finally:

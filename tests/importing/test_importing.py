@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from engine.importing import Found, ImportFault, fingerprint, known_layouts, layout_of, poison_of, read
 from engine.importing.pickles import Inert, load
@@ -173,6 +173,15 @@ def test_lossy_and_broken_images_are_told() -> None:
     (place / "img_003.jpg").unlink()
     (place / "img_003.png").write_bytes(b"no image")
     assert "img_003.png cannot be read" in fault(place)
+
+
+def test_an_image_that_is_a_program_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    place = releases.flat(Path("out"))
+    (place / "img_003.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 8\n%%EndComments\nshowpage\n")
+    with Image.open(place / "img_003.png") as image:
+        assert (image.format, image.size) == ("EPS", (9, 8))  # Pillow itself would take it
+    assert "img_003.png cannot be read (UnidentifiedImageError" in fault(place)
 
 
 def test_missing_and_unknown_sources_are_told(tmp_path: Path) -> None:
@@ -414,3 +423,20 @@ def test_found_says_what_it_is() -> None:
     found = read(releases.arrays(Path("p.npz")), "npz", clean_images())
     assert isinstance(found, Found)
     assert (found.what, found.class_names) == ("images", releases.CLASSES)
+
+
+def test_a_negative_length_does_not_pass_the_limit_of_bytes(tmp_path: Path) -> None:
+    header = str({"descr": "|u1", "fortran_order": False, "shape": (-1, 8, 9, 3)}).encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "poison.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+        archive.writestr("images.npy", start + released().permute(0, 2, 3, 1).numpy().tobytes())
+    with pytest.raises(ImportFault, match=r"impossible shape \(-1, 8, 9, 3\)"):
+        read(tmp_path / "poison.npz", "npz", clean_images())
+
+
+@pytest.mark.parametrize("most", [8, 16, 32])
+def test_noise_in_pixel_units_is_not_taken_for_noise_in_units_of_the_budget(most: int, tmp_path: Path) -> None:
+    torch.save(levels().float() * (most / 8) / 255, tmp_path / "poison.pth")
+    found = read(tmp_path / "poison.pth", "official", clean_images())
+    with pytest.raises(ImportFault, match="--layout tensor"):
+        poison_of(found, clean_images(), epsilon=most / 255)

@@ -16,6 +16,9 @@ from engine.images.folders import SUFFIXES
 from engine.importing.found import Found, ImportFault
 from engine.protocols import ImageSet
 
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""What the endings promise. Pillow goes by the content and has more: for PostScript it would start another program."""
+
 
 def read(source: Path, clean: ImageSet) -> Found:
     """Read the images, which have the size of the clean ones and no lossy format."""
@@ -38,7 +41,7 @@ def read(source: Path, clean: ImageSet) -> Found:
 def _decode(file: Path, clean: ImageSet) -> torch.Tensor:
     height, width = clean.images_u8.shape[2:]
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.size != (width, height):
                 raise ImportFault(
                     f"{file} has {image.width} x {image.height} pixels, the clean images {width} x {height}"
