@@ -17,6 +17,8 @@ from engine.protocols import Progress
 
 DEEP = 65535  # the highest level of sixteen-bit grey, which Pillow opens as I;16 or I
 WORKERS = 8
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""What files are read as. Pillow goes by the content and knows more: for PostScript it would start another program."""
 
 
 def decode(files: Sequence[Path], size: int, progress: Progress | None = None) -> Tensor:
@@ -60,7 +62,7 @@ def decode_file(file: Path, size: int) -> np.ndarray:
         it is laid over white) and cuts sixteen-bit grey off at 255 (here it is scaled).
     Source: torchvision's Resize and CenterCrop for the rounding of sides and offsets.
     """
-    with Image.open(file) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         image = upright_rgb(opened)
     short, long = sorted(image.size)
     scaled = int(size * long / short)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import EngineError
-from engine.images import SUFFIXES, upright_rgb
+from engine.images import FORMATS, SUFFIXES, upright_rgb
 from engine.progress import progress_of
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def read(folder: Path, name: str, size: int) -> tuple[Original, np.ndarray]:
     file = folder / name
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with Image.open(file) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         tag = opened.getexif().get(ORIENTATION)
         orientation = tag if isinstance(tag, int) and tag in range(1, 9) else 1
         frames, is_transparent = getattr(opened, "n_frames", 1), opened.has_transparency_data

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from engine.artifacts.files import writing
-from engine.images import upright_rgb
+from engine.images import FORMATS, upright_rgb
 from engine.progress import progress_of
 from engine.protecting.intake import Intake, IntakeFault, Original, working_image
 from engine.protecting.naming import format_of, protected_names
@@ -119,7 +119,7 @@ def write_protected(
 
 def _read_again(folder: Path, original: Original) -> tuple[np.ndarray, bytes | None]:
     try:
-        with Image.open(folder / original.name) as opened:
+        with Image.open(folder / original.name, formats=FORMATS) as opened:
             profile = opened.info.get("icc_profile") if opened.mode in WITH_PROFILE else None
             image = upright_rgb(opened)
     except Exception as error:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from engine.datasets import imagefolder, imagenet100
-from engine.images import DatasetFault, DatasetMissing, checksum
+from engine.images import DatasetFault, DatasetMissing, checksum, decode_file
 from engine.protocols import Split
 
 
@@ -203,3 +203,10 @@ def test_real_photographs_are_read(cifar_subset: Path) -> None:
     torch.testing.assert_close(means, torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.06, rtol=0)
     name = next((cifar_subset / "train" / "airplane").iterdir()).name
     assert name.endswith(".png")
+
+
+def test_a_program_called_an_image_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "harmless.png"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(UnidentifiedImageError):
+        decode_file(file, 8)

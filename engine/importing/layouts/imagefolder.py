@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from engine.images.files import FORMATS
 from engine.images.folders import SUFFIXES
 from engine.importing.found import Found, ImportFault
 from engine.protocols import ImageSet
-
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-"""What the endings promise. Pillow goes by the content and has more: for PostScript it would start another program."""
 
 
 def read(source: Path, clean: ImageSet) -> Found:
