@@ -80,7 +80,8 @@ def check_manifest(content: dict[str, Any], folder: Path) -> None:
         ArtifactError: it is of another format, or lacks a field, or has one with a value that it cannot have.
     """
     if content.get("format") != FORMAT:
-        raise ArtifactError(f"{folder} has format {content.get('format')!r}; this version reads format {FORMAT}: make it again")
+        found = content.get("format")
+        raise ArtifactError(f"{folder} has format {found!r}; this version reads format {FORMAT}: make it again")
     try:
         # As JSON: a strict model takes lists for tuples only there.
         Manifest.model_validate_json(json.dumps(content))
