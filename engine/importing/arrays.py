@@ -37,6 +37,8 @@ def _array(archive: zipfile.ZipFile, name: str, most_bytes: int) -> np.ndarray:
         shape, is_fortran, dtype = HEADERS[version](stream)
         if dtype.hasobject:
             raise ImportFault(f"array {name} holds pickled objects, which are not read")
+        if min(shape, default=0) < 0:  # would pass every limit, and read without end
+            raise ImportFault(f"array {name} has the impossible shape {shape}")
         size = math.prod(shape) * dtype.itemsize
         if size > most_bytes:
             raise ImportFault(f"array {name} would take {size / 1e9:.3g} GB: shape {shape} of {dtype}")

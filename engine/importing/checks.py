@@ -79,6 +79,11 @@ def _noise(found: Found, clean: ImageSet, epsilon: float) -> Poison:
             f"{file} has noise of at most {255 * largest:.2g} grey levels, which changes no eight-bit image; "
             "noise in pixel units is read with --layout tensor, noise in units of the budget with --layout official"
         )
+    if found.unit == "budget" and 0 < largest <= epsilon**2 * (1 + ROOM):
+        raise ImportFault(
+            f"{file} has noise of up to {largest / epsilon:.4g}, a small part of the budget if that is its unit, and "
+            "within the budget in pixel units: it is read in pixel units with --layout tensor"
+        )
     levels = torch.empty(noise.shape, dtype=torch.int8)
     for rows in chunks(len(noise)):
         levels[rows] = quantize_levels(noise[rows].float() * unit, epsilon=epsilon)

@@ -423,3 +423,20 @@ def test_found_says_what_it_is() -> None:
     found = read(releases.arrays(Path("p.npz")), "npz", clean_images())
     assert isinstance(found, Found)
     assert (found.what, found.class_names) == ("images", releases.CLASSES)
+
+
+def test_a_negative_length_does_not_pass_the_limit_of_bytes(tmp_path: Path) -> None:
+    header = str({"descr": "|u1", "fortran_order": False, "shape": (-1, 8, 9, 3)}).encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "poison.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+        archive.writestr("images.npy", start + released().permute(0, 2, 3, 1).numpy().tobytes())
+    with pytest.raises(ImportFault, match=r"impossible shape \(-1, 8, 9, 3\)"):
+        read(tmp_path / "poison.npz", "npz", clean_images())
+
+
+@pytest.mark.parametrize("most", [8, 16, 32])
+def test_noise_in_pixel_units_is_not_taken_for_noise_in_units_of_the_budget(most: int, tmp_path: Path) -> None:
+    torch.save(levels().float() * (most / 8) / 255, tmp_path / "poison.pth")
+    found = read(tmp_path / "poison.pth", "official", clean_images())
+    with pytest.raises(ImportFault, match="--layout tensor"):
+        poison_of(found, clean_images(), epsilon=most / 255)
