@@ -71,6 +71,11 @@ def arrays(file: Path) -> Path:
     return file
 
 
+def noise_array(file: Path) -> Path:
+    np.savez(file, noise=(levels().float() / 255).numpy())
+    return file
+
+
 def folder(place: Path) -> Path:
     for row, pixels in enumerate(released()):
         file = place / CLASSES[row % 4] / f"{row:06d}.png"
@@ -105,6 +110,7 @@ FORMS: dict[str, tuple[str, str, Callable[[Path], Path]]] = {
     "noise, channels last": ("tensor", "noise.pt", channels_last),
     "images": ("tensor", "images.pt", images),
     "arrays": ("npz", "poison.npz", arrays),
+    "noise array": ("npz", "noise.npz", noise_array),
     "class folders": ("imagefolder", "poison", folder),
     "one folder": ("imagefolder", "poison", flat),
     "tar": ("webdataset", "poison.tar", tar),

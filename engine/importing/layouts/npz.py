@@ -30,7 +30,7 @@ def read(source: Path, clean: ImageSet) -> Found:
         raise ImportFault(f"{source} holds {values.dtype}; expected uint8 (images) or floats (noise)")
     labels, places = (_integers(arrays.get(name), name, source) for name in ("labels", "index"))
     names = arrays.get("class_names", np.array([], dtype=str))
-    if names.ndim != 1 or names.dtype.kind != "U":
+    if names.ndim != 1 or not np.issubdtype(names.dtype, np.str_):
         raise ImportFault(f"{source}: class_names is {names.dtype} of shape {names.shape}, expected text, one a class")
     tensor = channels_first(torch.from_numpy(values.copy()), clean, source)
     what: Literal["images", "noise"] = "images" if is_images else "noise"
