@@ -81,9 +81,14 @@ def diff(
     first: Annotated[Path, typer.Argument(help="A poisoned data set: a folder with a manifest.json.")],
     second: Annotated[Path, typer.Argument(help="Another, for example an old one that `dvc get --rev` fetched.")],
 ) -> None:
-    """Say how two poisoned data sets differ: what made them, and which images; status 1 where they do."""
+    """Say how two poisoned data sets differ, in their making and image by image; status 1 where they do."""
     from engine.artifacts.comparing import compare
+    from engine.errors import EngineError
 
-    found = compare(first, second)
+    try:
+        found = compare(first, second)
+    except EngineError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
     typer.echo(found.text())
     raise typer.Exit(0 if found.is_same else 1)

@@ -24,9 +24,12 @@ def export(folder: Path, form: str, target: Path) -> Path:
             in the target's place.
         NotWritten: the disk is full, or does not let this user write.
     """
+    folder, target = folder.absolute(), target.absolute()
     if form not in known_forms():
         raise ArtifactError(f"there is no form {form!r}; known are {', '.join(known_forms())}")
-    if target.exists() and (target.is_file() or any(target.iterdir())):
+    if folder == target or folder in target.parents:
+        raise ArtifactError(f"{target} lies in the poison itself; name another place")
+    if target.exists():
         raise ArtifactError(f"{target} is there already; name another place, or remove it")
     manifest = read_manifest(folder)
     importlib.import_module(f"{package.__name__}.{form}").write(folder, manifest, target)

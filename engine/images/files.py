@@ -17,7 +17,7 @@ from engine.protocols import Progress
 
 DEEP = 65535  # the highest level of sixteen-bit grey, which Pillow opens as I;16 or I
 WORKERS = 8
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 """What files are read as. Pillow goes by the content and knows more: for PostScript it would start another program."""
 
 

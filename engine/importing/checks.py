@@ -74,7 +74,7 @@ def _noise(found: Found, clean: ImageSet, epsilon: float) -> Poison:
             f"{file} has noise of up to {255 * largest:.4g} grey levels, beyond the budget of {255 * epsilon:.4g}: "
             f"{_other_unit(found, largest)}"
         )
-    if 0 < largest < 0.5 / 255:
+    if largest < 0.5 / 255:
         raise ImportFault(
             f"{file} has noise of at most {255 * largest:.2g} grey levels, which changes no eight-bit image; "
             "noise in pixel units is read with --layout tensor, noise in units of the budget with --layout official"

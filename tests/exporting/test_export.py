@@ -172,6 +172,8 @@ def test_nothing_is_overwritten(form: str) -> None:
     with pytest.raises(ArtifactError, match="there already"):
         export(Path("poison"), form, Path("out"))
     assert bytes_of(Path("out")) == {"mine.txt": b"kept"}
+    with pytest.raises(ArtifactError, match="lies in the poison itself"):
+        export(Path("poison"), form, Path("poison/out"))
 
 
 def test_a_damaged_artifact_and_an_unknown_form_are_refused() -> None:
@@ -216,3 +218,4 @@ def test_the_commands_export_and_compare() -> None:
     Path("poison").rename("after")
     write(withheld=True)
     assert "3 images are only in the first" in run(app, ["diff", "before", "poison"]).output
+    assert run(app, ["diff", "before", "nowhere"]).exit_code == 2  # trouble is no difference

@@ -136,6 +136,7 @@ def test_exchanged_channels_are_told() -> None:
         (levels().float() / 255, "official", "changes no eight-bit image"),
         (levels().float(), "tensor", "beyond the budget"),
         (levels().float() * torch.nan, "tensor", "not finite"),
+        (levels().float() * 0, "tensor", "changes no eight-bit image"),
         (levels()[:7].float() / 255, "tensor", "has 7 rows; expected 40, one an image, or 4, one a class"),
         (levels()[..., :5].float() / 255, "tensor", "the clean images have (3, 8, 9)"),
         (levels()[0].float() / 255, "tensor", "has the shape (3, 8, 9)"),
@@ -225,7 +226,7 @@ class Evil:
         Evil(torch.hub.load, "owner/repository", "model"),
         Evil(torch.load, "owned"),
     ],
-    ids=str,
+    ids=lambda evil: getattr(getattr(evil, "call", None), "__name__", type(evil).__name__),
 )
 def test_nothing_that_a_file_asks_for_is_done(evil: object) -> None:
     torch.save({"opt": evil, "model": {"delta": levels().float() / 8}} if isinstance(evil, Evil) else evil, "p.pth")
