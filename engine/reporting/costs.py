@@ -81,7 +81,7 @@ def _count(value: int | None) -> str:
 
 
 def making_sentence(results: Results, facts: PoisonFacts) -> str:
-    """Say what making a poison took, with those that its noise starts from."""
+    """Say what making a poison took, with those that its noise starts from, and the precision where it was reduced."""
     views = results.image_views(facts)
     if views is None:
         return ""
@@ -90,7 +90,14 @@ def making_sentence(results: Results, facts: PoisonFacts) -> str:
     devices = {cost.device for cost in known}
     is_known = len(known) == len(spent) and len(devices) == 1
     time = f"{duration(sum(cost.seconds for cost in known))} on {devices.pop()}" if is_known else f"time {UNKNOWN}"
-    return f"Made with {views:,} image-views; {time}."
+    return f"Made{_in_precision(results.chain(facts))} with {views:,} image-views; {time}."
+
+
+def _in_precision(chain: Sequence[PoisonFacts]) -> str:
+    """Say what networks computed in while noise was learnt; nothing where none was, or all computed in float32."""
+    manifests = [link.manifest for link in chain if link.manifest]
+    found = {manifest["precision"] for manifest in manifests if manifest["image_views"]}
+    return f" in {' and '.join(sorted(found))}" if found - {"fp32"} else ""
 
 
 def time_board(results: Results) -> Board:

@@ -30,6 +30,7 @@ def facts_of(name: str, kind: str, *, epsilon: float = 8 / 255, init: str = "zer
         "dataset": {"spec": {"kind": "folder"}, "checksum": "ab12"},
         "epsilon": 0.0 if reference else epsilon,
         "max_difference_levels": levels,
+        "precision": "fp32",
         "image_views": 0 if reference else 12_000,
         "images": 40,
         "perturbed": 40,
