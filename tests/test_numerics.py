@@ -24,7 +24,7 @@ from engine.specfiles import read_document
 from engine.training.pretrain import Recipe, pretrain
 from engine.training.probe import LinearProbe, encode, knn_accuracy, linear_accuracy
 
-VERSIONS = {"generate": 2, "pretrain": 3, "probe": 3}
+VERSIONS = {"generate": 3, "pretrain": 3, "probe": 3}
 FP32 = Precision("fp32", torch.device("cpu"))
 SOURCE = Source((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 4)
 VICTIM: dict[str, Any] = {
