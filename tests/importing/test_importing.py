@@ -441,3 +441,13 @@ def test_noise_in_pixel_units_is_not_taken_for_noise_in_units_of_the_budget(most
     found = read(tmp_path / "poison.pth", "official", clean_images())
     with pytest.raises(ImportFault, match="--layout tensor"):
         poison_of(found, clean_images(), epsilon=most / 255)
+
+
+def test_every_flipped_bit_among_the_pixels_of_a_png_is_told() -> None:
+    place = releases.flat(Path("out"))
+    file = place / "img_005.png"
+    good = file.read_bytes()
+    start = good.index(b"IDAT") + 4
+    for at in range(start, good.index(b"IEND") - 8, 7):
+        file.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        assert "img_005.png cannot be read" in fault(place)

@@ -40,6 +40,8 @@ def _decode(file: Path, clean: ImageSet) -> torch.Tensor:
     height, width = clean.images_u8.shape[2:]
     try:
         with Image.open(file, formats=FORMATS) as image:
+            image.verify()  # the checksums of a PNG's pixels, which are not looked at when it is decoded
+        with Image.open(file, formats=FORMATS) as image:
             if image.size != (width, height):
                 raise ImportFault(
                     f"{file} has {image.width} x {image.height} pixels, the clean images {width} x {height}"

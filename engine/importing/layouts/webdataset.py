@@ -85,6 +85,8 @@ def _label(content: bytes) -> int:
 def _decode(content: bytes, clean: ImageSet) -> torch.Tensor:
     height, width = clean.images_u8.shape[2:]
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        image.verify()  # the checksums of its pixels, which are not looked at when it is decoded
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         if image.size != (width, height):
             raise ImportFault(f"an image has {image.width} x {image.height} pixels, the clean ones {width} x {height}")
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
