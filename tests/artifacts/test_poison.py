@@ -316,7 +316,9 @@ def test_a_manifest_that_says_nonsense_is_refused_with_the_field() -> None:
             read_manifest(Path("poison"))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_damaged_manifest_is_refused_or_says_the_same(data: st.DataObject) -> None:
     folder = Path("poison")
