@@ -23,10 +23,17 @@ DATE = (1980, 1, 1, 0, 0, 0)
 def write(folder: Path, manifest: dict[str, Any], target: Path) -> None:
     """Write the archive, never more than a row group of it in memory beside labels and places."""
     channels, height, width = manifest["image_shape"]
+    labels: list[int] = []
+    places: list[int] = []
+    flags: list[bool] = []
+    for part in encoded_images(folder):
+        labels += part.labels
+        places += part.places
+        flags += part.perturbed
     columns = {
-        "labels": np.array([label for part in encoded_images(folder) for label in part.labels], dtype=np.int64),
-        "index": np.array([place for part in encoded_images(folder) for place in part.places], dtype=np.int64),
-        "perturbed": np.array([flag for part in encoded_images(folder) for flag in part.perturbed], dtype=np.bool_),
+        "labels": np.array(labels, dtype=np.int64),
+        "index": np.array(places, dtype=np.int64),
+        "perturbed": np.array(flags, dtype=np.bool_),
         "class_names": np.array(manifest["class_names"], dtype=np.str_),
     }
     with atomic_file(target) as partial, zipfile.ZipFile(partial, "w") as archive:
