@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from ruamel.yaml import YAML
-
 from engine.artifacts import ReleasedPoison, read_poison
 from engine.errors import EngineError
 from engine.reporting.results import read_results
 from engine.reporting.tables import Row, accuracy_rows
+from engine.specfiles import write_spec
 from engine.study import StudySpec, activate_study, load_study, poison_path, study_file
-
-EDITOR = "# yaml-language-server: $schema=../../schemas/studies.json\n"
 
 
 def load_poison(folder: str | Path, *, repo: str | None = None, rev: str | None = None) -> ReleasedPoison:
@@ -108,9 +105,7 @@ class Study:
             if found.spec.model_dump(mode="json") != study:
                 raise EngineError(f"{file} declares another study; take another name, or edit that file")
             return found
-        with file.open("w") as stream:
-            stream.write(EDITOR)
-            YAML().dump({"study": study}, stream)
+        write_spec(file, "studies", {"study": study})
         try:
             return cls.load(name)
         except EngineError:

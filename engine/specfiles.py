@@ -235,6 +235,13 @@ def load(group: str, name: str) -> Any:
     return spec
 
 
+def write_spec(file: Path, group: str, content: dict[str, Any]) -> None:
+    """Write a spec's file, with the line that lets editors check it."""
+    with file.open("w") as stream:
+        stream.write(f"# yaml-language-server: $schema=../../schemas/{group}.json\n")
+        YAML().dump(content, stream)
+
+
 def resolved(spec: Spec) -> dict[str, Any]:
     """Return a spec with every default filled in, as plain values."""
     return spec.model_dump(mode="json")

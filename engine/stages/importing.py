@@ -10,9 +10,7 @@ from ruamel.yaml import YAML
 
 from engine.errors import EngineError
 from engine.images.presence import data_root
-from engine.specfiles import file_of, load
-
-EDITOR = "# yaml-language-server: $schema=../../schemas/attacks.json\n"
+from engine.specfiles import file_of, load, write_spec
 
 
 @contextmanager
@@ -41,9 +39,7 @@ def declare_import(source: Path, name: str, layout: str = "", **how: object) -> 
     if before is not None and YAML(typ="safe").load(before) != content:
         raise EngineError(f"{file} declares another attack; take another name, or remove that file")
     if before is None:
-        with file.open("w") as stream:
-            stream.write(EDITOR)
-            YAML().dump(content, stream)
+        write_spec(file, "attacks", content)
     try:
         load("attacks", name)
         yield file
