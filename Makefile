@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDY ?= quickstart
 BENCH ?= .work/bench.json
 
-.PHONY: demo test check fast format lint types specs setup bench clean
+.PHONY: demo test check fast format lint types specs docs setup bench clean
 
 demo: .venv/ready ## generate, pretrain, probe, report: the quickstart study
 	@$(BIN)/python -m engine study $(STUDY)
@@ -29,6 +29,9 @@ types: .venv/ready
 
 specs: .venv/ready
 	$(BIN)/python -m engine validate
+
+docs: .venv/ready ## the documentation, into .work/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: .venv/ready
 	$(BIN)/ruff format .
