@@ -82,7 +82,7 @@ def _modules_page(title: str, names: tuple[str, ...]) -> str:
 
 
 def _documented(module: str) -> str:
-    return f"::: {module}\n    options:\n      show_root_heading: false"
+    return f"::: {module}\n    options:\n      show_root_heading: false\n      show_root_toc_entry: false"
 
 
 def _modules_of(package: str) -> list[str]:
