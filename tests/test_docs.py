@@ -140,7 +140,7 @@ def test_every_command_and_its_options_are_there(site: Site) -> None:
         ("protocols", ["engine.protocols.Victim.loss", "engine.protocols.Attack", "engine.protocols.Poison.delta"]),
         ("spec", ["engine.spec.AttackSpec.epsilon", "engine.victimspec.ViewsSpec.size", "engine.study.StudySpec"]),
         ("losses", ["engine.losses.nt_xent", "engine.losses.sup_con", "engine.losses.class_separability"]),
-        ("views", ["engine.views.chain.Views.sample", "engine.views.chain.Views.apply", "engine.views.plasma.plasma"]),
+        ("views", ["engine.views.chain.Views.sample", "engine.views.chain.Views.apply", "engine.views.blur.blur"]),
         ("perturbation", ["engine.perturbation.add_poison", "engine.perturbation.quantize_levels"]),
     ],
 )
