@@ -37,6 +37,7 @@ MODULES = {
 }
 """Pages of the reference: title and modules; ``.*`` stands for every module of a package."""
 
+PROGRAM = "python -m engine"
 LINK = re.compile(r"(?<=\]\()(?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
@@ -107,8 +108,14 @@ def _group_page(group: str) -> str:
 
 
 def _commands_page() -> str:
+    """Return what every command does and takes, in the words of its ``--help``."""
     from engine.cli import app
 
     program = typer.main.get_command(app)
-    context = typer.Context(program, info_name="python -m engine")
-    return get_docs_for_click(obj=program, ctx=context, name="python -m engine", title="Commands") + "\n"
+    context = typer.Context(program, info_name=PROGRAM)
+    parts = ["# Commands", program.help or ""]
+    details = []
+    for name, command in program.commands.items():
+        parts.append(f"- [`{name}`](#python-m-engine-{name}): {command.help}")
+        details.append(get_docs_for_click(obj=command, ctx=context, indent=1, call_prefix=PROGRAM))
+    return "\n".join(["\n\n".join(parts[:2]), "", *parts[2:], "", *details])
