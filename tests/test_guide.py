@@ -38,15 +38,27 @@ def blocks(language: str, pages: list[Path]) -> list[tuple[Path, str]]:
     return [(page, text) for page, (spoken, text) in found if spoken == language]
 
 
+def commands_of(words: list[str]) -> Iterator[list[str]]:
+    """Yield the commands of a line that `&&` joins; what follows `||` or `>` is the shell's."""
+    command: list[str] = []
+    for word in words:
+        if word in ("||", ">"):
+            break
+        if word == "&&":
+            yield command
+            command = []
+        else:
+            command.append(word)
+    yield command
+
+
 def lines_typed() -> Iterator[tuple[Path, list[str]]]:
-    """Yield the words of every line of shell on a page, without its comment."""
+    """Yield the words of every command on a page, without its comment."""
     for language in ("sh", "bash", ""):
         for page, text in blocks(language, PAGES):
             for line in text.splitlines():
-                words = shlex.split(line, comments=True) if re.match(r"(python|dvc|make|pytest) ", line) else []
-                for part in " ".join(map(shlex.quote, words)).split(" '&&' "):
-                    if words := shlex.split(part.split(" '||' ")[0].split(" '>' ")[0]):
-                        yield page, words
+                if re.match(r"(python|dvc|make|pytest) ", line):
+                    yield from ((page, words) for words in commands_of(shlex.split(line, comments=True)))
 
 
 ENGINE = [(page, words[3:]) for page, words in lines_typed() if words[:3] == ["python", "-m", "engine"]]
