@@ -111,7 +111,7 @@ def _commands_page() -> str:
     """Return what every command does and takes, in the words of its ``--help``."""
     from engine.cli import app
 
-    program = typer.main.get_command(app)
+    program = typer.main.get_group(app)
     context = typer.Context(program, info_name=PROGRAM)
     parts = ["# Commands", program.help or ""]
     details = []

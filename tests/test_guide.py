@@ -18,8 +18,10 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 import engine
+from engine.artifacts import ReleasedPoison
 from engine.cli import app
 from engine.params import Params
+from engine.reporting.tables import Row
 from engine.specfiles import Document, model_of, parse
 from engine.study import check_study
 from tests.smallproject import environment
@@ -30,6 +32,8 @@ PAGES = [*sorted(PROJECT.glob("docs/**/*.md")), PROJECT / "README.md", PROJECT /
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`((?:python -m )?engine [a-z][^`]*)`")
 ATTACK_PAGE = (PROJECT / "docs/guide/attack.md").read_text()
+VARIABLES = {"study": engine.Study, "poison": ReleasedPoison, "row": Row}
+"""What pages call things of the Python interface."""
 PROGRAM: Any = typer.main.get_command(app)
 
 
@@ -159,6 +163,9 @@ def test_python_on_a_page_names_what_there_is() -> None:
         for node in ast.walk(ast.parse(text, str(page))):
             if isinstance(node, ast.ImportFrom) and node.module == "engine":
                 imported |= {alias.name for alias in node.names}
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in VARIABLES:
+                owner = VARIABLES[node.value.id]
+                assert hasattr(owner, node.attr) or node.attr in owner.__annotations__, f"{page}: {ast.unparse(node)}"
     assert imported == set(engine.__all__)
 
 
