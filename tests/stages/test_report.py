@@ -60,6 +60,7 @@ FILES = {
     "index.html",
     "study.json",
     "summary.md",
+    "training.csv",
     *(
         f"{table}.{kind}"
         for table in ("accuracy", "summary", "transfer", "worst_case", "cost", "time", "perturbations")
