@@ -125,9 +125,18 @@ def parse(document: Document, model: Any) -> Any:
         # JSON mode: strict about types, yet YAML's lists may be tuples and its integers floats.
         return TypeAdapter(model).validate_json(json.dumps(document.content, default=str))
     except ValidationError as error:
-        for details in error.errors():
-            document.faults.append(_explain(document, model, details))
+        found = error.errors()
+        for details in found:
+            if not _is_consequence(details, found):
+                document.faults.append(_explain(document, model, details))
     return None
+
+
+def _is_consequence(details: Any, found: Sequence[Any]) -> bool:
+    """Say whether a list is too short only because faulty items, which are reported, do not count."""
+    place = details["loc"]
+    beneath = (other["loc"] for other in found if other is not details)
+    return details["type"] == "too_short" and any(loc[: len(place)] == place for loc in beneath)
 
 
 def _explain(document: Document, model: Any, details: Any) -> Fault:
@@ -175,9 +184,10 @@ def _without_tags(loc: Sequence[str | int], content: Any) -> Iterator[str | int]
 
 def _model_at(model: Any, content: Any, path: KeyPath) -> type[BaseModel] | None:
     """Return the model that holds the keys at a path, following ``kind`` where there are several."""
-    found = _choose(model, content)
+    annotation, found = model, _choose(model, content)
     for part in path:
-        annotation = found.model_fields[str(part)].annotation if found and str(part) in found.model_fields else model
+        if isinstance(part, str):  # a place in a list has the list's annotation
+            annotation = found.model_fields[part].annotation if found and part in found.model_fields else model
         content = content[part]
         found = _choose(annotation, content) or found
     return found
