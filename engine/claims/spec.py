@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from engine.spec import NAME_PATTERN, Name, Spec
+from engine.spec import NAME_PATTERN, Name, Spec, StudyName
 
 Quantity = Literal[
     "removed",
@@ -31,7 +31,16 @@ Quantity = Literal[
 Metric = Literal["linear", "knn", "head"]
 Axis = Literal["poison", "victim", "defense", "downstream"]
 AXES: tuple[Axis, ...] = typing.get_args(Axis)
-StudyName = Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[a-z0-9_]+)?$")]
+
+
+def _some(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not given:
+        raise ValueError("must hold one or more")
+    return given
+
+
+SOME = (AfterValidator(_some), Field(json_schema_extra={"minItems": 1}))
+"""One or more; pydantic's own ``min_length`` also complains where there are some and all are faulty."""
 
 
 def _listed(given: Any) -> Any:
@@ -42,7 +51,7 @@ def _listed(given: Any) -> Any:
 
 Names = Annotated[
     tuple[Name, ...],
-    Field(min_length=1),
+    AfterValidator(_some),
     BeforeValidator(_listed),
     WithJsonSchema(
         {
@@ -93,7 +102,7 @@ class EffectSpec(Spec):
     """
 
     says: Annotated[str, Field(min_length=1)]
-    each: dict[Axis, Annotated[tuple[Name, ...], Field(min_length=2)]] = Field(default_factory=dict)
+    each: dict[Axis, Annotated[tuple[Name, ...], *SOME]] = Field(default_factory=dict)
     value: ValueSpec
     minus: OtherSpec | None = None
     above: float | None = None
@@ -118,7 +127,7 @@ class ClaimSpec(Spec):
     says: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=1)]
     at: Place = Place()
-    effects: Annotated[tuple[EffectSpec, ...], Field(min_length=1)]
+    effects: Annotated[tuple[EffectSpec, ...], *SOME]
     explanation: Annotated[str, Field(min_length=1)] | None = None
 
 
@@ -127,4 +136,4 @@ class ClaimsFile(Spec):
 
     work: Annotated[str, Field(min_length=1)]
     at: Place = Place()
-    claims: Annotated[tuple[ClaimSpec, ...], Field(min_length=1)]
+    claims: Annotated[tuple[ClaimSpec, ...], *SOME]
