@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.claims.effects import OF_POISONS, OF_TRAINING, Effect, Value
-from engine.claims.records import ACCURACY, PERTURBATIONS, TRAINING, DamagedReport, NotMeasured, Records
+from engine.claims.records import ACCURACY, PERTURBATIONS, TRAINING, DamagedReport, Line, NotMeasured, Records
 from engine.reporting.tables import CONFIDENCE, Spread, spread
 
 PERCENT = 100
@@ -86,17 +86,29 @@ def _cell(value: Value, where: Mapping[str, str], records: Records) -> Sample:
     column = COLUMNS[value.quantity].format(metric=value.metric) if is_probed else value.quantity
     by_seed: dict[int, float] = {}
     protocols = set()
-    for line in records.lines(value.study, file, where):
-        seed = int(records.number(value.study, file, line, "seed"))
+    at = value.study, file
+    for line in records.lines(*at, where):
+        seed = int(records.number(*at, line, "seed"))
         if seed in by_seed:
             raise DamagedReport(
                 f"{records.root / value.study / file} has two lines of seed {seed} of {', '.join(where.values())}"
             )
-        by_seed[seed] = records.number(value.study, file, line, column)
+        by_seed[seed] = _number(value, line, column, records) if is_probed else records.number(*at, line, column)
         if is_probed:
-            judged = (records.text(value.study, file, line, name) for name in ("train_set", "select"))
+            judged = (records.text(*at, line, name) for name in ("train_set", "select"))
             protocols.add(" · ".join([str(value.metric), *judged]))
     return Sample(by_seed, frozenset(protocols or {"last epoch of training"}), frozenset({f"{value.study}/{file}"}))
+
+
+def _number(value: Value, line: Line, column: str, records: Records) -> float:
+    at = value.study, ACCURACY
+    if value.quantity == "removed" and not records.text(*at, line, column):
+        records.number(*at, line, f"{value.metric}_drop")  # where this is missing too, so are results
+        raise NotMeasured(
+            f"{value.study} has no share of the learned gain of {line['cell']} on {line['downstream']}: clean training "
+            "adds nothing there, or the untrained network was not probed; claim a drop instead, or run `dvc repro`"
+        )
+    return records.number(*at, line, column)
 
 
 def _proportion(value: Value, records: Records) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -98,6 +98,7 @@ def test_of_effects_alike_the_nearest_to_the_threshold_decides(drops: Path) -> N
     assert judged(drops, *effects).deciding.effect.says == "less than 10"
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(VALUES)
 def test_the_interval_is_that_of_scipy(values: list[float]) -> None:
     found = spread(values)
@@ -110,6 +111,7 @@ def test_the_interval_is_that_of_scipy(values: list[float]) -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-8), pytest.approx(high, abs=1e-8))
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(-100, 100))
 def test_data_that_move_take_their_interval_along(values: list[float], shift: float) -> None:
     before, after = spread(values), spread([value + shift for value in values])
@@ -119,6 +121,7 @@ def test_data_that_move_take_their_interval_along(values: list[float], shift: fl
     assert after.high == pytest.approx((before.high or 0) + shift, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(-100, 100))
 def test_the_claim_of_the_other_side_has_the_opposite_finding(values: list[float], threshold: float) -> None:
     found = spread(values)
@@ -126,6 +129,7 @@ def test_the_claim_of_the_other_side_has_the_opposite_finding(values: list[float
     assert compare(found, -1, threshold) is OPPOSITE[compare(found, 1, threshold)]
 
 
+@settings(deadline=None)
 @given(VALUES, st.floats(-100, 100))
 def test_what_is_said_of_a_drop_is_said_of_a_rise_with_the_other_sign(values: list[float], threshold: float) -> None:
     found, turned = spread(values), spread([-value for value in values])

@@ -172,6 +172,9 @@ def test_what_is_missing_is_named_with_what_makes_it(tmp_path: Path) -> None:
     assert f"accuracy.csv has no line of cp, simclr, none, pets; {advice}" in reason(tmp_path, drop)
     write_accuracies(tmp_path, "small", {clean: [60.0, 61.0], ("cp", *clean[1:]): [50.0, None]})
     assert f"accuracy.csv has no linear_drop of cp-simclr-none-1, cp, pets; {advice}" in reason(tmp_path, drop)
+    assert f"has no linear_drop of cp-simclr-none-1, cp, pets; {advice}" in reason(
+        tmp_path, {**drop, "quantity": "removed"}
+    )
     assert f"has no column head; {advice}" in reason(tmp_path, {**drop, "quantity": "accuracy", "metric": "head"})
     assert "training.csv does not exist" in reason(tmp_path, {"quantity": "alignment", "poison": "cp"})
     write_training(tmp_path, "small", {("cp", 0): {"alignment": None}})
@@ -182,6 +185,14 @@ def test_what_is_missing_is_named_with_what_makes_it(tmp_path: Path) -> None:
     assert "perturbations.csv has no separability of cp" in reason(tmp_path, separability)
     (tmp_path / "small/perturbations.csv").write_text("poison,separability,chance\ncp,0.5,0.1\n")
     assert "perturbations.csv has no column judged" in reason(tmp_path, separability)
+
+
+def test_where_clean_training_adds_nothing_no_share_of_it_can_be_taken(real: Path) -> None:
+    (real / "small/accuracy.csv").write_text(REAL.replace(",43.083,", ",,"))
+    assert reason(real, {"quantity": "removed", **CP_S}).startswith(
+        "small has no share of the learned gain of cp_s-simclr-none-2 on pets: clean training adds nothing there"
+    )
+    assert found(real, {"quantity": "drop", **CP_S}).spread.n == 3
 
 
 @pytest.mark.parametrize(
