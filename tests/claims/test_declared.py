@@ -20,25 +20,42 @@ claims:
   - id: X1
     says: It is so.
     source: Table 1
-    at: {{study: mini_transfer, victim: simclr_mini}}
+    at: {{study: folder/own, victim: simclr_quick}}
     effects:
       - says: it costs
         value: {{{value}}}
         {rest}
 """
+OWN = """\
+study:
+  name: folder/own
+  protocol: banked
+  dataset: scenes
+  poisons:
+    clean: {attack: clean, init: zero}
+    ap: {attack: random_noise, init: zero}
+    cp_s: {attack: random_noise, init: zero}
+    cp_c: {attack: random_noise, init: zero}
+  victims: [simclr_quick]
+  defenses: [none]
+  downstream: [scenes]
+  seeds: [0, 1]
+"""
 DROP = "quantity: drop, poison: cp_s"
 
 
 def write(project: Path, value: str = DROP, rest: str = "above: 0", *, name: str = "mine") -> Path:
-    """Write a file of one claim: its value stands in line 10, what else there is of its effect in line 11."""
-    file = project / f"specs/claims/{name}.yaml"
+    """Write a study and a claim on it: the value stands in line 10, the rest of its effect in line 11."""
+    file, study = project / f"specs/claims/{name}.yaml", project / "specs/studies/folder/own.yaml"
+    study.parent.mkdir(exist_ok=True)
+    study.write_text(OWN)
     file.write_text(MINE.format(value=value, rest=rest.replace("; ", "\n        ")))
     return file
 
 
 def faults_of(file: Path) -> list[str]:
     """The faults of a file, found by itself and in the studies that it names."""
-    studies: dict[str, StudySpec | None] = {"mini_transfer": load_study("mini_transfer"), "broken": None}
+    studies: dict[str, StudySpec | None] = {"folder/own": load_study("folder/own"), "broken": None}
     found = []
     for spec, document in check_claims():
         if document.file.name == file.name:
@@ -65,7 +82,7 @@ def test_validate_reads_claims_too(project: Path) -> None:
     write(project)
     after, faults = check()
     assert faults == []
-    assert after.files == before.files + 1
+    assert after.files == before.files + 2  # the study, and the claims on it
     write(project, "quantity: dorp, poison: cp_s")
     _, faults = check()
     assert [fault.file.name for fault in faults] == ["mine.yaml"]
@@ -106,15 +123,20 @@ def test_a_fault_of_an_effect_is_found_at_its_place(
     ("value", "rest", "place", "message"),
     [
         ("quantity: drop, poison: cp_x", "above: 0", "10:33: {}.value.poison", "no poison 'cp_x'; did you mean 'cp_"),
-        (f"{DROP}, victim: simclr", "above: 0", "10:47: {}.value.victim", "no victim 'simclr'; did you mean"),
+        (
+            f"{DROP}, victim: simclr",
+            "above: 0",
+            "10:47: {}.value.victim",
+            "no victim 'simclr'; did you mean 'simclr_quick'",
+        ),
         (f"{DROP}, study: mini/x", "above: 0", "10:47: {}.value.study", "there is no study 'mini/x'"),
         (DROP, "above: 0; minus: {defense: cutout}", "12:17: {}.minus.defense", "no defense 'cutout'; allowed: none"),
         (DROP, "above: 0; minus: {victim: byol_mini}", "12:17: {}.minus.victim", "no victim 'byol_mini'"),
         (
             "quantity: drop, poison: cp_s",
-            "above: 0; each: {downstream: [mini_cifar, digits]}",
+            "above: 0; each: {downstream: [scenes, digits]}",
             "12:16: {}.each.downstream",
-            "no downstream 'digits'; allowed: mini_cifar",
+            "no downstream 'digits'; allowed: scenes",
         ),
     ],
 )
@@ -129,9 +151,9 @@ def test_a_name_that_the_study_has_not_is_found_where_it_is_given(
 def test_a_name_that_a_whole_claim_shares_is_found_once(project: Path) -> None:
     file = write(project, "quantity: drop", "above: 0; each: {poison: [cp_s, cp_c]}; minus: {poison: ap}")
     assert faults_of(file) == []
-    file.write_text(file.read_text().replace("victim: simclr_mini", "victim: simclr_big"))
+    file.write_text(file.read_text().replace("victim: simclr_quick", "victim: simclr_big"))
     (fault,) = faults_of(file)
-    assert fault.startswith("7:32: claims.0.at.victim: study mini_transfer has no victim 'simclr_big'")
+    assert fault.startswith("7:29: claims.0.at.victim: study folder/own has no victim 'simclr_big'")
 
 
 def test_what_a_broken_study_has_is_not_asked(project: Path) -> None:
