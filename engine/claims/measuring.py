@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.claims.effects import OF_POISONS, OF_TRAINING, Effect, Value
-from engine.claims.records import ACCURACY, PERTURBATIONS, TRAINING, DamagedReport, Line, NotMeasured, Records
+from engine.claims.records import ACCURACY, PERTURBATIONS, RESTORE, TRAINING, DamagedReport, Line, NotMeasured, Records
 from engine.reporting.tables import CONFIDENCE, Spread, spread
 
 PERCENT = 100
@@ -67,7 +67,7 @@ def _sample(value: Value, records: Records) -> Sample:
     cells = [_cell(value, where, records) for where in _places(value, records)]
     seeds = {frozenset(cell.by_seed) for cell in cells}
     if len(seeds) > 1:
-        raise DamagedReport(f"the report of {value.study} has cells of different seeds; make the report again")
+        raise DamagedReport(f"the report of {value.study} has cells of different seeds; {RESTORE}")
     by_seed = {seed: statistics.fmean(cell.by_seed[seed] for cell in cells) for seed in cells[0].by_seed}
     return Sample(by_seed, frozenset[str]().union(*(cell.protocols for cell in cells)), cells[0].files)
 
@@ -90,9 +90,8 @@ def _cell(value: Value, where: Mapping[str, str], records: Records) -> Sample:
     for line in records.lines(*at, where):
         seed = int(records.number(*at, line, "seed"))
         if seed in by_seed:
-            raise DamagedReport(
-                f"{records.root / value.study / file} has two lines of seed {seed} of {', '.join(where.values())}"
-            )
+            cell = f"seed {seed} of {', '.join(where.values())}"
+            raise DamagedReport(f"{records.root / value.study / file} has two lines of {cell}; {RESTORE}")
         by_seed[seed] = _number(value, line, column, records) if is_probed else records.number(*at, line, column)
         if is_probed:
             judged = (records.text(*at, line, name) for name in ("train_set", "select"))
@@ -119,7 +118,8 @@ def _proportion(value: Value, records: Records) -> Estimate:
     share, images = (records.number(value.study, PERTURBATIONS, lines[0], name) for name in ("separability", "judged"))
     count = int(images)
     if count < 1 or not 0 <= share <= 1:
-        raise DamagedReport(f"the report of {value.study} judges {count} images of {poison} and finds {share} of them")
+        path = records.root / value.study / PERTURBATIONS
+        raise DamagedReport(f"{path} says that {share} of {count} images of {poison} are told; {RESTORE}")
     interval = binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
     low, high = PERCENT * interval.low, PERCENT * interval.high
     found = Spread(count, PERCENT * share, low=low, high=high)

@@ -102,7 +102,7 @@ def _section(judged: JudgedClaim, reports: Path) -> str:
     rows = [[each.effect.says, _measured(each.effect), *_numbers(each), str(each.finding)] for each in judged.effects]
     parts = [
         f"## {claim.id}: {claim.says}",
-        f"{claim.source}. Verdict: **{judged.verdict}**.",
+        f"Source: {claim.source}. Verdict: **{judged.verdict}**.",
         _table(("effect", "what is measured", *HEADINGS[3:7], "finding"), rows),
         "\n".join(f"- {line}" for line in _origins(judged, reports)),
     ]

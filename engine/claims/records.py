@@ -14,7 +14,7 @@ from engine.errors import EngineError
 Line = Mapping[str, str]
 STUDY, ACCURACY, TRAINING, PERTURBATIONS = "study.json", "accuracy.csv", "training.csv", "perturbations.csv"
 COORDINATES = ("cell", "poison", "downstream")
-RESTORE = "restore it from git, or make the report again"
+RESTORE = "restore the report from git, or make it again"
 
 
 class NotMeasured(Exception):

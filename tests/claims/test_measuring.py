@@ -220,7 +220,7 @@ def test_cells_of_different_seeds_have_no_mean(tmp_path: Path) -> None:
 def test_a_share_that_is_none_is_an_error(tmp_path: Path) -> None:
     for wrong in ((1.5, 500), (0.5, 0)):
         write_separability(tmp_path, "small", cp=wrong)
-        with pytest.raises(DamagedReport, match=r"small judges \d+ images of cp"):
+        with pytest.raises(DamagedReport, match=r"of \d+ images of cp are told; restore the report"):
             judged(tmp_path, {"value": {"quantity": "separability", "poison": "cp"}, "above": 0})
 
 
