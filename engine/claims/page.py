@@ -57,8 +57,8 @@ def lost(committed: Path, claims: Sequence[JudgedClaim]) -> list[str]:
     """
     try:
         found = VERDICT.findall(committed.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EngineError(f"{committed} cannot be read ({error.strerror}); give a copy of {PAGE}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineError(f"{committed} cannot be read ({error}); give a copy of {PAGE}") from error
     if not found:
         raise EngineError(f"{committed} has no table of verdicts; give a copy of {PAGE}")
     now = {judged.claim.id: judged.verdict for judged in claims}

@@ -163,7 +163,12 @@ def test_a_report_that_is_gone_loses_its_claims(mine: Path) -> None:
 
 def test_what_is_no_page_of_verdicts_is_an_error(mine: Path) -> None:
     (mine / "other.md").write_text("| id | verdict |\n| X1 | maybe |\n")
-    for name, message in (("other.md", "has no table of verdicts"), ("absent.md", "cannot be read")):
+    (mine / "picture.png").write_bytes(b"\x89PNG")
+    for name, message in (
+        ("other.md", "has no table of verdicts"),
+        ("absent.md", "cannot be read"),
+        ("picture.png", "cannot be read"),
+    ):
         done = run("--check", name)
         assert isinstance(done.exception, EngineError)
         assert message in str(done.exception)
