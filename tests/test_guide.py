@@ -22,7 +22,7 @@ from engine.artifacts import ReleasedPoison
 from engine.cli import app
 from engine.params import Params
 from engine.reporting.tables import Row
-from engine.specfiles import Document, model_of, parse
+from engine.specfiles import Document, model_of, names, parse
 from engine.study import check_study
 from tests.smallproject import environment
 
@@ -83,6 +83,15 @@ def test_every_command_that_a_page_shows_is_accepted() -> None:
             command_of(words).make_context(words[0], words[1:])
         except Exception as error:
             raise AssertionError(f"{page.name}: {words}: {error}") from error
+
+
+def test_every_study_that_a_command_names_is_declared() -> None:
+    declared = {*names("studies"), *re.findall(r"^  name: (\w+)", "".join(text for _, text in YAMLS), re.MULTILINE)}
+    named = {
+        words[1] for _, words in ENGINE if words[0] in ("plan", "study") and words[1:] and not words[1].startswith("-")
+    }
+    assert {"quickstart", "patches", "mini/table1"} <= named
+    assert named <= declared
 
 
 def test_every_command_that_a_sentence_names_has_the_options_it_says() -> None:
