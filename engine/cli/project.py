@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import app
+from engine.cli.options import Layout, app
 from engine.params import load_params
 from engine.study import activate_study, active_study
 
@@ -36,11 +36,15 @@ def study(
 def plan(
     study: Annotated[str, typer.Argument(help="A name under specs/studies; by default dvc.yaml's.")] = "",
     calibrate: Annotated[bool, typer.Option(help="Time a few steps here, to predict hours and memory.")] = True,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Time none; predict for GPUs that sustain so many TFLOP/s each.")
+    ] = None,
+    layout: Layout = "",
 ) -> None:
     """Say what a study would run, and what that would take; run nothing of it."""
     from engine.stages.planning import show_plan
 
-    show_plan(study or active_study(), calibrate=calibrate)
+    show_plan(study or active_study(), calibrate=calibrate, tflops=tflops, layout_name=layout)
 
 
 @app.command()

@@ -12,8 +12,8 @@ from engine.images.presence import DatasetMissing
 from engine.params import Params, load_params
 from engine.spec import AttackSpec, DatasetSpec, DefenseSpec, ProbeSpec
 from engine.specfiles import SpecFault, load
-from engine.stages.calibration import Learning, Pace
 from engine.stages.inputs import command_of, load_dataset
+from engine.stages.rehearsal import Learning, Pace
 from engine.stages.validate import check
 from engine.study import Cell, StudySpec, cells, load_study
 from engine.victimspec import VictimSpec
@@ -27,7 +27,10 @@ class Step:
     """One stage of one cell, as DVC would run it.
 
     ``image_views`` are None where nobody knows how many images there are; a probe's are encodings. ``bound`` says
-    whether more or fewer may be needed.
+    whether more or fewer may be needed. ``images`` and ``noise`` are what every process holds on its device of a data
+    set, and what the processes share out of its noise.
+
+    Units: images and noise in bytes.
     """
 
     stage: str
@@ -36,6 +39,8 @@ class Step:
     learning: Learning | None = None
     bound: str = EXACT
     is_shared: bool = False
+    images: int = 0
+    noise: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,11 @@ class Size:
 
 
 def size_of(name: str) -> Size:
-    """Return a data set's size: what its spec says, else what is read."""
+    """Return a data set's size: what its spec or its kind says, else what is read."""
     spec: DatasetSpec = load("datasets", name)
-    classes, per_class = getattr(spec, "num_classes", None), (spec.train_per_class, spec.test_per_class)
-    if classes and per_class[0] and per_class[1]:
-        return Size(classes * per_class[0], classes * per_class[1], classes)
+    train, test = spec.counts
+    if train and test:
+        return Size(train, test, spec.num_classes)
     try:
         _, split = load_dataset(name)
     except DatasetMissing:
@@ -117,7 +122,13 @@ class Plan:
                 None if attack.learner is None else Learning(attack.learner, self._dataset, undefended),
                 AT_MOST if attack.may_end_early else EXACT,
                 is_shared=True,
+                **self._kept_by(attack),
             )
+
+    def _kept_by(self, attack: AttackSpec) -> dict[str, int]:
+        """Return what an attack keeps on its devices: eight-bit images, and for each of them half-precision noise."""
+        pixels = (self.sizes[self.study.dataset].train or 0) * 3 * self._dataset.image_size**2
+        return {"images": pixels, "noise": 2 * pixels if getattr(attack, "granularity", None) == "sample" else 0}
 
     def _crafted(self, attack: AttackSpec) -> int | None:
         images = self.sizes[self.study.dataset].train
@@ -184,7 +195,10 @@ def forecast(step: Step, pace: Pace | None, processes: int) -> Forecast:
 
     Where processes share a step, its time is what it would be if they lost none to each other.
     """
+    memory = None
+    if pace is not None and pace.memory is not None:
+        memory = pace.memory + step.images + step.noise // processes
     if pace is None or step.image_views is None:
-        return Forecast(step, memory=pace.memory if pace else None)
+        return Forecast(step, memory=memory)
     seconds = step.image_views * pace.seconds
-    return Forecast(step, seconds, seconds / (processes if step.is_shared else 1), pace.memory)
+    return Forecast(step, seconds, seconds / (processes if step.is_shared else 1), memory)
