@@ -47,6 +47,7 @@ class Others(TypedDict, total=False):
     """What a study may say beside its data set, poisons and victims."""
 
     description: str
+    protocol: str
     defenses: Sequence[str]
     downstream: Sequence[str]
     seeds: Sequence[int]
@@ -82,8 +83,8 @@ class Study:
     ) -> Study:
         """Write ``specs/studies/NAME.yaml`` and return the study.
 
-        By default there is no defense and one seed, and encoders are probed on the data set itself. A file that says
-        the same may be there already.
+        By default there is no defense and one seed, and encoders are probed on the data set itself, by the protocol
+        ``banked``. A file that says the same may be there already.
 
         Raises:
             EngineError: there is another study of this name.
@@ -92,6 +93,7 @@ class Study:
         study = {
             "name": name,
             "description": others.get("description", ""),
+            "protocol": others.get("protocol", "banked"),
             "dataset": dataset,
             "poisons": {key: dict(entry) for key, entry in poisons.items()},
             "victims": list(victims),

@@ -46,7 +46,12 @@ def catalog() -> dict[str, dict[str, Any]]:
             kind: {**card(group, kind), "names": [name for name in declared if declared[name] == kind]}
             for kind in plugins.kinds(group)
         }
-    found["probes"] = {"probe": {"Summary": "How an encoder is judged.", "names": list(names("probes"))}}
+    found["protocols"] = {
+        "protocol": {
+            "Summary": "How encoders are judged, and what a paper's numbers rest on.",
+            "names": list(names("protocols")),
+        }
+    }
     found["studies"] = {"study": {"Summary": "A grid of cells.", "names": list(names("studies"))}}
     return found
 

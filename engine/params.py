@@ -1,4 +1,4 @@
-"""``params.yaml``: the evaluation protocol, the precision and the layout in use, shared by all studies."""
+"""``params.yaml``: the precision and the layout in use, shared by all studies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ FILE = Path("params.yaml")
 
 
 class Params(Spec):
-    """Names under ``specs/probes`` and ``specs/layouts``, and what networks compute in."""
+    """What networks compute in, and a name under ``specs/layouts``."""
 
-    probe: Name
     precision: Literal["fp32", "bf16", "fp16"]
     layout: Name
 

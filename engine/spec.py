@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.victimspec import VictimSpec
 
 NAME_PATTERN = r"^[a-z0-9_]+$"
+PATH_PATTERN = r"^[a-z0-9_]+(/[a-z0-9_]+)?$"
 FRACTION_PATTERN = r"^\s*\d+(\.\d+)?\s*/\s*\d+\s*$"
 
 
@@ -33,6 +34,8 @@ Number = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": FRACTION_PATTERN}]}),
 ]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+StudyName = Annotated[str, Field(pattern=PATH_PATTERN)]
+"""A study's file below ``specs/studies``, without its suffix: it may lie in a folder."""
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -225,9 +228,15 @@ class KnnProbeSpec(Spec):
     temperature: Annotated[float, Field(gt=0)] = 0.07
 
 
-class ProbeSpec(Spec):
-    """How an encoder is judged."""
+class ProtocolSpec(Spec):
+    """How encoders are judged and, where it is a paper's, what else its numbers rest on.
 
+    ``attacks`` and ``victims`` (by their kind) hold fields that specs of a study under this protocol must agree with.
+    They are held against them, never put into them: a spec says all that is done.
+    """
+
+    attacks: dict[str, Any] = {}
+    victims: dict[str, dict[str, Any]] = {}
     train_set: Literal["clean", "poisoned"] = "clean"
     linear: LinearProbeSpec = LinearProbeSpec()
     knn: KnnProbeSpec = KnnProbeSpec()

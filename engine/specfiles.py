@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from engine import plugins
 from engine.errors import EngineError
-from engine.spec import ProbeSpec, Spec
+from engine.spec import ProtocolSpec, Spec
 
 ROOT = Path("specs")
 KeyPath = tuple[str | int, ...]
@@ -200,18 +200,19 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-GROUPS = ("datasets", "attacks", "victims", "defenses", "probes", "layouts")
+GROUPS = ("datasets", "attacks", "victims", "defenses", "protocols", "layouts")
 """The groups of component specs; studies are read by ``engine.study``."""
 
 
 def model_of(group: str) -> Any:
     """Return the type of a group's specs."""
-    return ProbeSpec if group == "probes" else plugins.spec_of(group)
+    return ProtocolSpec if group == "protocols" else plugins.spec_of(group)
 
 
 def names(group: str) -> tuple[str, ...]:
     """Return the names declared in a group: its YAML files."""
-    return tuple(sorted(file.stem for file in (ROOT / group).glob("*.yaml")))
+    folder = ROOT / group
+    return tuple(sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")))
 
 
 def file_of(group: str, name: str) -> Path:

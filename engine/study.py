@@ -13,7 +13,7 @@ from pydantic import Field
 
 from engine.artifacts.files import ARTIFACTS
 from engine.errors import EngineError
-from engine.spec import Name, Spec
+from engine.spec import Name, Spec, StudyName
 from engine.specfiles import ROOT, Document, Fault, SpecFault, names, parse, read_document, suggest
 
 STARTS = ("zero", "uniform")
@@ -30,8 +30,9 @@ class PoisonEntry(Spec):
 class StudySpec(Spec):
     """What a study compares: every poison x victim x defense x seed, probed on every downstream set."""
 
-    name: Name
+    name: StudyName
     description: str = ""
+    protocol: Name
     dataset: Name
     poisons: Annotated[dict[Name, PoisonEntry], Field(min_length=1)]
     victims: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -108,7 +109,7 @@ def cells(study: StudySpec) -> Iterator[Cell]:
 
 
 PIPELINE = Path("dvc.yaml")
-STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_]+)(\.yaml\b)", re.MULTILINE)
+STUDY_LINE = re.compile(r"^(\s*- specs/studies/)([a-z0-9_/]+)(\.yaml\b)", re.MULTILINE)
 """The line of the pipeline that names the study which `dvc repro` runs."""
 
 
@@ -167,9 +168,11 @@ def check_study(file: Path) -> tuple[StudySpec | None, Document]:
 
 
 def _faults(study: StudySpec, document: Document) -> Iterator[Fault]:
-    if study.name != document.file.stem:
-        message = f"given {study.name!r}, must be the file's name {document.file.stem!r}"
+    named = document.file.relative_to(ROOT / "studies").with_suffix("").as_posix()
+    if study.name != named:
+        message = f"given {study.name!r}, must be the file's name {named!r}"
         yield document.fault(("study", "name"), message)
+    yield from _unknown(document, ("study", "protocol"), study.protocol, "protocols")
     yield from _unknown(document, ("study", "dataset"), study.dataset, "datasets")
     for axis, group in (("victims", "victims"), ("defenses", "defenses"), ("downstream", "datasets")):
         for index, name in enumerate(getattr(study, axis)):

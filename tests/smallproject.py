@@ -18,7 +18,7 @@ SPECS = {
     f"  backbone: {BACKBONE}\n  views: {{size: 8}}\n  batch_size: 32\n",
     "victims/small_simclr.yaml": f"kind: simclr\n{VICTIM}",
     "victims/small_moco.yaml": f"kind: moco_v2\nqueue: 64\nencoder_momentum: 0.9\n{VICTIM}",
-    "probes/banked.yaml": "linear: {epochs: 10, copies: 2}\n",
+    "protocols/banked.yaml": "linear: {epochs: 10, copies: 2}\n",
     # One thread of the CPU: what is made can be compared byte by byte.
     "layouts/one_thread.yaml": "kind: local\ndevice: cpu\nthreads: 1\ncheckpoint_minutes: 0.01\n",
 }
@@ -30,7 +30,7 @@ def small_project(root: Path, **changes: str) -> Path:
     shutil.copytree(PROJECT / "specs", root / "specs", dirs_exist_ok=True)
     for name, text in SPECS.items():
         (root / "specs" / name).write_text(changes.get(Path(name).stem, text))
-    (root / "params.yaml").write_text("probe: banked\nprecision: fp32\nlayout: one_thread\n")
+    (root / "params.yaml").write_text("precision: fp32\nlayout: one_thread\n")
     return root
 
 

@@ -100,7 +100,7 @@ def project_in(root: Path, names: Sequence[str]) -> None:
     (root / "job.py").write_text(JOB)
     (root / "dvc.yaml").write_text(STAGES)
     (root / "cells.json").write_text(json.dumps({"cells": names}))
-    (root / "params.yaml").write_text("probe: banked\nprecision: fp32\nlayout: here\n")
+    (root / "params.yaml").write_text("precision: fp32\nlayout: here\n")
     (root / "specs/layouts").mkdir(parents=True)
     (root / "specs/layouts/here.yaml").write_text("kind: local\ndevice: cpu\n")
     for folder in ("made", "used"):

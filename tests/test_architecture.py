@@ -101,7 +101,7 @@ def test_the_committed_page_of_cards_is_fresh_and_names_every_plugin(tmp_path: P
 
 def test_list_prints_every_group_with_kinds_and_cards() -> None:
     printed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
-    assert set(printed) == {*plugins.PACKAGES, "probes", "studies"}
+    assert set(printed) == {*plugins.PACKAGES, "protocols", "studies"}
     for group in plugins.PACKAGES:
         assert set(printed[group]) == set(plugins.kinds(group))
     assert printed["attacks"]["contrastive_poisoning"]["Paper"].startswith("He, Zha & Katabi")

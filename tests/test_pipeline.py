@@ -66,11 +66,11 @@ else:
         write(base / "cost" / f"pretrain-{key}.json", "cost")
     elif stage == "probe":
         encoder = read(base / "encoder" / f"{key}.safetensors")
-        write(base / "probe" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), encoder)
+        write(base / "probe" / f"{key}-{o['downstream']}.json", spec("protocols", o["protocol"]), encoder)
         write(base / "cost" / f"probe-{key}-{o['downstream']}.json", "cost")
     elif stage == "floor":
         untrained = spec("victims", o["victim"])
-        write(base / "floor" / f"{key}-{o['downstream']}.json", spec("probes", o["protocol"]), untrained)
+        write(base / "floor" / f"{key}-{o['downstream']}.json", spec("protocols", o["protocol"]), untrained)
         write(base / "cost" / f"floor-{key}-{o['downstream']}.json", "cost")
     else:
         sys.exit(f"unknown stage {stage}")
@@ -131,6 +131,7 @@ study:
   defenses: [none]
   downstream: [digits]
   seeds: [0]
+  protocol: banked
 """
 
 
@@ -215,7 +216,7 @@ def test_switching_studies_and_back_restores_from_the_run_cache(repository: Repo
 
 
 def test_the_probe_protocol_reruns_probes_alone(repository: Repository) -> None:
-    repository.edit("specs/probes/banked.yaml", "copies: 10", "copies: 5")
+    repository.edit("specs/protocols/banked.yaml", "copies: 10", "copies: 5")
     probes = {f"probe {poison} simclr_mini none 0 digits" for poison in ("clean", "cp_c", "cp_s")}
     assert repository.repro() == {*probes, "floor simclr_mini 0 digits", "report"}
 

@@ -75,7 +75,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / "specs" / "layouts").mkdir(parents=True)
     (folder / "specs" / "layouts" / "here.yaml").write_text("kind: local\ndevice: auto\n")
-    (folder / "params.yaml").write_text("probe: banked\nprecision: fp32\nlayout: here\n")
+    (folder / "params.yaml").write_text("precision: fp32\nlayout: here\n")
     (folder / "version.yaml").write_text("version: 1\n")
     (folder / ".gitignore").write_text("/.work\n/made\n/used\n/*.log\n/report.txt\n")
     for name in ("made", "used"):

@@ -28,7 +28,7 @@ Seed = Annotated[int, typer.Option(min=0, help="The victim's seed.")]
 Precision = Annotated[
     str, typer.Option(help="What networks compute in: fp32, bf16 or fp16; by default what params.yaml says.")
 ]
-Protocol = Annotated[str, typer.Option(help="A name under specs/probes; by default the one in params.yaml.")]
+Protocol = Annotated[str, typer.Option(help="A name under specs/protocols.")]
 
 
 def run(job: Job, layout: str) -> None:

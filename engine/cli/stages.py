@@ -82,17 +82,17 @@ def probe(
     from engine.study import Cell
 
     cell = Cell(dataset, poison, victim, defense, seed)
-    run(probe_job(cell, downstream, protocol or load_params().probe), layout)
+    run(probe_job(cell, downstream, protocol), layout)
 
 
 @app.command()
 def floor(
-    dataset: Dataset, victim: Victim, seed: Seed, downstream: Downstream, protocol: Protocol = "", layout: Layout = ""
+    dataset: Dataset, victim: Victim, seed: Seed, downstream: Downstream, protocol: Protocol, layout: Layout = ""
 ) -> None:
     """Judge the encoder that a seed starts from, before any training."""
     from engine.stages.probe import floor_job
 
-    run(floor_job(dataset, victim, seed, downstream, protocol or load_params().probe), layout)
+    run(floor_job(dataset, victim, seed, downstream, protocol), layout)
 
 
 @app.command()

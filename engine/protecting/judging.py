@@ -82,7 +82,7 @@ def judge(recipe: Recipe, layout: Layout, params: Params, seed: int, learners: l
     run_once(generate_job(layout.judged, CLEAN, "clean", "zero", params.precision), params.layout)
     found = []
     for number, learner in enumerate(learners):
-        judge_one = _Judge(layout.judged, learner, params)
+        judge_one = _Judge(layout.judged, learner, params, recipe.study.protocol)
         first = number == 0
         found.append(
             Readings(
@@ -107,10 +107,11 @@ class _Judge:
     dataset: str
     learner: str
     params: Params
+    protocol: str
 
     def floor(self, seed: int) -> Reading:
         """Judge the learner before any training."""
-        run_once(floor_job(self.dataset, self.learner, seed, self.dataset, self.params.probe), self.params.layout)
+        run_once(floor_job(self.dataset, self.learner, seed, self.dataset, self.protocol), self.params.layout)
         file = floor_path(self.dataset, self.learner, seed, self.dataset)
         return Reading(self.learner, UNTRAINED, UNDEFENDED, parse(file, Accuracy))
 
@@ -118,5 +119,5 @@ class _Judge:
         """Train the learner on a release, under a defense, and judge it."""
         cell = Cell(self.dataset, poison, self.learner, defense, seed)
         run_once(pretrain_job(cell, self.params.precision), self.params.layout)
-        run_once(probe_job(cell, self.dataset, self.params.probe), self.params.layout)
+        run_once(probe_job(cell, self.dataset, self.protocol), self.params.layout)
         return Reading(self.learner, called or poison, defense, parse(cell.probe(self.dataset), Accuracy))

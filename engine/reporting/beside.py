@@ -146,7 +146,7 @@ def _runs(results: Results, summary: Summary) -> list[Run]:
     cells = cells_of(results.study, summary)
     found = [accuracy for cell in cells if (accuracy := results.accuracies.get((cell, summary.downstream)))]
     ways = dict.fromkeys((accuracy.train_set, accuracy.select, accuracy.test_images) for accuracy in found)
-    probe = results.probe
+    probe = results.protocol
     return [
         Run(
             {**facts.spec, "init": _start(results, facts.init)},

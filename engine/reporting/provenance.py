@@ -10,7 +10,6 @@ import subprocess
 from typing import Any
 
 from engine.metering import cpu_name
-from engine.params import load_params
 from engine.reporting.costs import time_records
 from engine.reporting.results import Results
 from engine.specfiles import resolved
@@ -31,7 +30,7 @@ def resolved_specs(results: Results) -> dict[str, Any]:
         "attacks": {facts.attack: facts.spec for facts in results.poisons.values()},
         "victims": results.victims,
         "defenses": {name: resolved(spec) for name, spec in results.defenses.items()},
-        "probe": {load_params().probe: results.probe},
+        "protocol": {results.study.protocol: results.protocol},
     }
 
 

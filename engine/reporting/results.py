@@ -12,7 +12,6 @@ import numpy as np
 
 from engine.artifacts import read_manifest
 from engine.artifacts.files import ArtifactError
-from engine.params import load_params
 from engine.reporting.readings import Accuracy, Cost, Curve, MeasuredPerturbation, TrainingCost, parse, read_curve
 from engine.spec import DefenseSpec
 from engine.specfiles import load, resolved
@@ -85,14 +84,14 @@ class PoisonFacts:
 class Results:
     """Everything that a report is made of.
 
-    ``victims`` and ``probe`` are specs with every default filled in, ``costs`` lie under the names of DVC's stages.
+    ``victims`` and ``protocol`` are specs with every default filled in, ``costs`` lie under the names of DVC's stages.
     """
 
     study: StudySpec
     poisons: dict[str, PoisonFacts] = field(default_factory=dict)
     defenses: dict[str, DefenseSpec] = field(default_factory=dict)
     victims: dict[str, dict[str, Any]] = field(default_factory=dict)
-    probe: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
     perturbations: dict[str, MeasuredPerturbation] = field(default_factory=dict)
     accuracies: dict[tuple[Cell, str], Accuracy] = field(default_factory=dict)
     floors: dict[FloorKey, Accuracy] = field(default_factory=dict)
@@ -176,7 +175,7 @@ def read_results(study: StudySpec) -> Results:
         study,
         defenses={name: load("defenses", name) for name in study.defenses},
         victims={name: resolved(load("victims", name)) for name in study.victims},
-        probe=resolved(load("probes", load_params().probe)),
+        protocol=resolved(load("protocols", study.protocol)),
     )
     for name in study.poisons:
         results.poisons[name] = _poison(results, name)

@@ -1,24 +1,23 @@
-"""What is wrong between specs that are right by themselves: the poisons, victims, data sets and probe of a study."""
+"""What is wrong between specs that are right by themselves: the poisons, victims, data sets and protocol of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from engine.params import FILE as PARAMS
-from engine.params import Params
-from engine.specfiles import Document, Fault
+from engine.specfiles import Document, Fault, resolved
 from engine.study import StudySpec
 
 Specs = dict[tuple[str, str], Any]
 """Every component by group and name; None where its own file is wrong."""
 
 
-def grid_faults(study: StudySpec, document: Document, specs: Specs, params: Params | None) -> list[Fault]:
+def grid_faults(study: StudySpec, document: Document, specs: Specs) -> list[Fault]:
     """Return what is wrong with a study whose names are all known."""
     return [
         *_start_faults(study, document, specs),
-        *_probe_faults(study, document, specs, params),
+        *_probe_faults(study, document, specs),
+        *_protocol_faults(study, document, specs),
         *_batch_faults(study, document, specs),
         *_size_faults(study, document, specs),
         *_defense_faults(study, document, specs),
@@ -34,13 +33,40 @@ def _start_faults(study: StudySpec, document: Document, specs: Specs) -> Iterato
             yield document.fault(("study", "poisons", name, "init"), message)
 
 
-def _probe_faults(study: StudySpec, document: Document, specs: Specs, params: Params | None) -> Iterator[Fault]:
-    probe = specs.get(("probes", params.probe)) if params else None
-    if params and probe and probe.train_set == "poisoned":
+def _probe_faults(study: StudySpec, document: Document, specs: Specs) -> Iterator[Fault]:
+    protocol = specs["protocols", study.protocol]
+    if protocol and protocol.train_set == "poisoned":
         for index, name in enumerate(study.downstream):
             if name != study.dataset:
-                message = f"{PARAMS} names probe {params.probe!r}, which trains on the poisoned set; {name!r} has none"
+                message = f"protocol {study.protocol!r} probes on the poisoned training set; {name!r} has none"
                 yield document.fault(("study", "downstream", index), message)
+
+
+def _protocol_faults(study: StudySpec, document: Document, specs: Specs) -> Iterator[Fault]:
+    """Find attacks and victims that are not as the study's protocol has them."""
+    if not (protocol := specs["protocols", study.protocol]):
+        return
+    for poison, entry in study.poisons.items():
+        attack = specs["attacks", entry.attack]
+        if attack and attack.epsilon > 0:
+            for message in _differences(protocol.attacks, resolved(attack)):
+                where = f"{entry.attack} has {message}, as protocol {study.protocol!r} has it"
+                yield document.fault(("study", "poisons", poison, "attack"), where)
+    for index, name in enumerate(study.victims):
+        if victim := specs["victims", name]:
+            for message in _differences(protocol.victims.get(victim.kind, {}), resolved(victim)):
+                where = f"{name} has {message}, as protocol {study.protocol!r} has it"
+                yield document.fault(("study", "victims", index), where)
+
+
+def _differences(wanted: dict[str, Any], given: dict[str, Any], within: str = "") -> Iterator[str]:
+    """Yield every field in which a spec differs: only those are compared that are wanted."""
+    for key, value in wanted.items():
+        found, name = given.get(key), f"{within}{key}"
+        if isinstance(value, dict) and isinstance(found, dict):
+            yield from _differences(value, found, f"{name}.")
+        elif found != value:
+            yield f"{name}: {found}, not {value}"
 
 
 def _batch_faults(study: StudySpec, document: Document, specs: Specs) -> Iterator[Fault]:

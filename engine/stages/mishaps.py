@@ -80,7 +80,7 @@ def _advice(job: Job) -> str:
         f"{key} in specs/{group}/{job.about[entry]['name']}.yaml"
         for entry, group, key in (
             ("attack", "attacks", "surrogate.batch_size"),
-            ("probe", "probes", "linear.batch_size"),
+            ("probe", "protocols", "linear.batch_size"),
             ("victim", "victims", "batch_size"),
         )
         if entry in job.about and (entry != "attack" or "surrogate" in _spec(job, entry))

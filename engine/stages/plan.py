@@ -10,7 +10,7 @@ from functools import cached_property
 from engine import plugins
 from engine.images.presence import DatasetMissing
 from engine.params import Params, load_params
-from engine.spec import AttackSpec, DatasetSpec, DefenseSpec, ProbeSpec
+from engine.spec import AttackSpec, DatasetSpec, DefenseSpec, ProtocolSpec
 from engine.specfiles import SpecFault, load
 from engine.stages.inputs import command_of, load_dataset
 from engine.stages.rehearsal import Learning, Pace
@@ -157,18 +157,18 @@ class Plan:
             yield self._judged("floor", f"{victim}-{seed}-{downstream}", options, victim, size.train)
 
     def _probe(self, cell: Cell, downstream: str) -> Step:
-        protocol: ProbeSpec = load("probes", self.params.probe)
+        protocol: ProtocolSpec = load("protocols", self.study.protocol)
         train = self._released(cell) if protocol.train_set == "poisoned" else self.sizes[downstream].train
         options = {**asdict(cell), "downstream": downstream}
         return self._judged("probe", f"{cell.key}-{downstream}", options, cell.victim, train)
 
     def _judged(self, stage: str, key: str, options: dict[str, object], victim: str, train: int | None) -> Step:
-        protocol: ProbeSpec = load("probes", self.params.probe)
+        protocol: ProtocolSpec = load("protocols", self.study.protocol)
         downstream = str(options["downstream"])
         test = self.sizes[downstream].test
         return Step(
             f"{stage}@{key}",
-            command_of(stage, {**options, "protocol": self.params.probe}),
+            command_of(stage, {**options, "protocol": self.study.protocol}),
             None if train is None or test is None else protocol.encodings(train, test),
             Learning(load("victims", victim), load("datasets", downstream)),
         )

@@ -18,7 +18,7 @@ from engine.metering import Meter
 from engine.progress import progress_of
 from engine.protocols import Job, Source, Split
 from engine.randomness import stream
-from engine.spec import ProbeSpec
+from engine.spec import ProtocolSpec
 from engine.specfiles import load, resolved
 from engine.stages.inputs import command_of, load_dataset, numerics, source_of
 from engine.stages.originals import some_images
@@ -67,7 +67,7 @@ def _judging(seed: int, downstream: str, protocol: str) -> dict[str, Any]:
     return {
         "seed": seed,
         "downstream": {"name": downstream, "spec": resolved(load("datasets", downstream))},
-        "probe": {"name": protocol, "spec": resolved(load("probes", protocol))},
+        "protocol": {"name": protocol, "spec": resolved(load("protocols", protocol))},
         "numerics": numerics("probe"),
     }
 
@@ -75,13 +75,13 @@ def _judging(seed: int, downstream: str, protocol: str) -> dict[str, Any]:
 def probe(cell: Cell, downstream: str, protocol: str, machine: Machine) -> Path:
     """Judge the cell's encoder and return the file of its accuracies."""
     meter = Meter(machine)
-    spec: ProbeSpec = load("probes", protocol)
+    spec: ProtocolSpec = load("protocols", protocol)
     _, split = load_dataset(downstream)
     originals = split
     if spec.train_set == "poisoned":
         if downstream != cell.dataset:
             raise EngineError(
-                f"specs/probes/{protocol}.yaml probes on the poisoned training set, "
+                f"specs/protocols/{protocol}.yaml probes on the poisoned training set, "
                 f"which {downstream!r} does not have; only {cell.dataset!r} does"
             )
         split = Split(read_poison(poison_path(cell.dataset, cell.poison)).images, split.test)
@@ -168,7 +168,7 @@ def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, 
     What training gains over this floor is what a poison can take away.
     """
     meter = Meter(machine)
-    spec: ProbeSpec = load("probes", protocol)
+    spec: ProtocolSpec = load("protocols", protocol)
     dataset_spec, pretraining = load_dataset(dataset)
     split = pretraining if downstream == dataset else load_dataset(downstream)[1]
     source = source_of(dataset_spec, pretraining)
@@ -182,7 +182,7 @@ def floor(dataset: str, victim: str, seed: int, downstream: str, protocol: str, 
 
 
 def _accuracies(
-    judged: Judged, split: Split, spec: ProbeSpec, machine: Machine, *, seed: int, title: str
+    judged: Judged, split: Split, spec: ProtocolSpec, machine: Machine, *, seed: int, title: str
 ) -> dict[str, Any]:
     from engine.training.probe import LinearProbe, classifier_accuracy, encode, knn_accuracy, linear_accuracy
 

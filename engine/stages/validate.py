@@ -11,11 +11,12 @@ from engine.params import FILE as PARAMS
 from engine.params import Params
 from engine.specfiles import (
     GROUPS,
-    ROOT,
     Document,
     Fault,
     SpecFault,
+    file_of,
     model_of,
+    names,
     parse,
     read_document,
     suggest,
@@ -36,23 +37,18 @@ class Checked:
 
 def check() -> tuple[Checked, list[Fault]]:
     """Check every spec file of the project, and return every fault of every one."""
-    components = {
-        (group, file.stem): _component(group, file)
-        for group in GROUPS
-        for file in sorted((ROOT / group).glob("*.yaml"))
-    }
+    components = {(group, name): _component(group, file_of(group, name)) for group in GROUPS for name in names(group)}
     faults = [fault for document, _ in components.values() for fault in document.faults]
     specs = {key: spec for key, (_, spec) in components.items()}
-    params, params_faults = _params()
-    faults += params_faults
+    faults += _params_faults()
     count = 0
-    files = sorted((ROOT / "studies").glob("*.yaml"))
+    files = [study_file(name) for name in names("studies")]
     for file in files:
         study, document = check_study(file)
         faults += document.faults
         if study is not None and not document.faults:
             count += sum(1 for _ in cells(study))
-            faults += grid_faults(study, document, specs, params)
+            faults += grid_faults(study, document, specs)
     return Checked(len(components) + len(files) + 1, count), sorted(set(faults))
 
 
@@ -61,15 +57,12 @@ def _component(group: str, file: Path) -> tuple[Document, Any]:
     return document, parse(document, model_of(group))
 
 
-def _params() -> tuple[Params | None, list[Fault]]:
+def _params_faults() -> list[Fault]:
     document = read_document(PARAMS)
     params: Params | None = parse(document, Params)
-    if params is not None:
-        for key, group in (("probe", "probes"), ("layout", "layouts")):
-            name, known = getattr(params, key), [file.stem for file in (ROOT / group).glob("*.yaml")]
-            if name not in known:
-                document.faults.append(document.fault((key,), f"given {name!r}{suggest(name, known)}"))
-    return params, document.faults
+    if params is not None and params.layout not in (known := names("layouts")):
+        document.faults.append(document.fault(("layout",), f"given {params.layout!r}{suggest(params.layout, known)}"))
+    return document.faults
 
 
 def validate(study_name: str) -> Checked:

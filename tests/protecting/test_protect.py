@@ -34,6 +34,7 @@ STUDY = """study:
   defenses: [none, grayscale]
   downstream: [owner]
   seeds: [0]
+  protocol: banked
 """
 ATTACK = (
     "kind: contrastive_poisoning\nepsilon: 12/255\ngranularity: sample\nrounds: 2\nmodel_steps: 9\n"

@@ -50,6 +50,7 @@ def build_results() -> Callable[..., Results]:
     ) -> Results:
         seeds = sorted({seed for _, seed in accuracies} | set(floors))
         study = StudySpec(
+            protocol="banked",
             name="small",
             description="A <b>small</b> study & its poisons",
             dataset="pets",

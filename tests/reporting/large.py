@@ -56,6 +56,7 @@ def write_study(root: Path) -> None:
         "defenses": DEFENSES,
         "downstream": [DATASET],
         "seeds": SEEDS,
+        "protocol": "banked",
     }
     (root / "specs" / "studies" / f"{NAME}.yaml").write_text(json.dumps({"study": declared}))
     study, draws = load_study(NAME), np.random.default_rng(0)

@@ -52,6 +52,7 @@ def facts(name: str) -> PoisonFacts:
 
 def study(**changes: tuple[object, ...]) -> StudySpec:
     return StudySpec(
+        protocol="banked",
         name="wide",
         dataset="pets",
         poisons={name: {"attack": kind, "init": "zero"} for name, kind in POISONS.items()},

@@ -48,7 +48,7 @@ def study(**changes: Any) -> StudySpec:
         "seeds": (0, 1),
         **changes,
     }
-    return StudySpec(name="guarded", dataset="pets", **values)
+    return StudySpec(protocol="banked", name="guarded", dataset="pets", **values)
 
 
 def results_of(spec: StudySpec) -> Results:

@@ -39,6 +39,7 @@ def oklab(colour: str, vision: str) -> np.ndarray:
 
 def results_of(**poisons: tuple[str, str]) -> Results:
     study = StudySpec(
+        protocol="banked",
         name="many",
         dataset="pets",
         poisons={name: PoisonEntry(attack="any", init="zero") for name in poisons},

@@ -75,6 +75,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: ImageSet) -> W
 
 def results_of(*poisons: PoisonFacts) -> Results:
     study = StudySpec(
+        protocol="banked",
         name="small",
         dataset="pets",
         poisons={facts.name: {"attack": facts.attack, "init": "zero"} for facts in poisons},

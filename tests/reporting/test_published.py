@@ -53,7 +53,7 @@ def run_of(attack: str, victim: str, defense: str = "none", **changes: Any) -> R
     """The cell as published, of the specs that we declare for it: images and probe are the paper's."""
     made = {**spec("attacks", attack), "init": "class contrastive_poisoning" if "sample" in attack else "uniform"}
     data = {"images": 50_000, "test_images": 10_000, "image_size": 32}
-    run = Run(made, spec("victims", victim), spec("defenses", defense), data, spec("probes", "cp_iclr23"))
+    run = Run(made, spec("victims", victim), spec("defenses", defense), data, spec("protocols", "cp_iclr23"))
     return run._replace(**changes)
 
 

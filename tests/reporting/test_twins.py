@@ -42,6 +42,7 @@ SMALL: dict[str, Any] = {"kind": "resnet18", "width": 16, "stages": [1, 1]}
 def results() -> Results:
     """Two victims that differ in their backbone, the second five points worse; one that differs in its epochs too."""
     study = StudySpec(
+        protocol="banked",
         name="twins",
         dataset="pets",
         poisons={name: {"attack": name, "init": init} for name, init in STARTS.items()},

@@ -28,6 +28,7 @@ study:
   defenses: [none]
   downstream: [tiny_digits]
   seeds: [0]
+  protocol: banked
 """
 SPECS = {
     "studies/tiny.yaml": STUDY,
@@ -37,7 +38,7 @@ SPECS = {
     "attacks/tiny_cp.yaml": "kind: contrastive_poisoning\nepsilon: 8/255\ngranularity: sample\nrounds: 1\n"
     "model_steps: 1\nnoise_steps: 2\npgd_steps: 1\nsurrogate:\n  kind: simclr\n"
     "  backbone: {kind: resnet18, width: 4, stages: [1]}\n  views: {size: 8}\n  batch_size: 32\n",
-    "probes/banked.yaml": "linear: {epochs: 2, copies: 1}\n",
+    "protocols/banked.yaml": "linear: {epochs: 2, copies: 1}\n",
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from engine.specfiles import load
 from engine.stages.validate import check
+from engine.study import load_study
 
 STUDY = """
 study:
@@ -21,12 +22,14 @@ study:
   defenses: [none]
   downstream: [{downstream}]
   seeds: [0]
+  protocol: {protocol}
 """
 FITTING = {
     "dataset": "scenes",
     "attack": "clean_remainder_80",
     "victims": "simclr_quick",
     "downstream": "scenes, digits",
+    "protocol": "banked",
 }
 
 
@@ -93,10 +96,10 @@ def test_encoders_of_imagenet_have_data_sets_of_their_size(project: Path, name: 
 
 
 def test_the_poisoned_set_is_probed_alone(project: Path) -> None:
-    (project / "specs/probes/banked.yaml").write_text("train_set: poisoned\n")
+    (project / "specs/protocols/banked.yaml").write_text("train_set: poisoned\n")
     found = faults_of(project)
     assert len(found) == 1
-    assert found[0].startswith("10:24: study.downstream.1: params.yaml names probe 'banked'")
+    assert found[0].startswith("10:24: study.downstream.1: protocol 'banked' probes on the poisoned training set")
 
 
 def test_fractions_differ_from_the_whole_in_their_fraction_alone(project: Path) -> None:
@@ -105,3 +108,27 @@ def test_fractions_differ_from_the_whole_in_their_fraction_alone(project: Path) 
             part = load("attacks", f"{name}_{percent}")
             assert part == load("attacks", name).model_copy(update={"poison_fraction": percent / 100})
             assert part.poison_fraction == load("attacks", f"clean_remainder_{percent}").poison_fraction
+
+
+def test_a_study_keeps_to_its_protocol_or_is_told_every_difference(project: Path) -> None:
+    held = (
+        "attacks: {quantization: truncate}\nvictims: {simclr: {epochs: 40, backbone: {width: 64}}, byol: {epochs: 9}}\n"
+    )
+    (project / "specs/protocols/theirs.yaml").write_text(held)
+    as_theirs = "as protocol 'theirs' has it"
+    assert faults_of(project, protocol="theirs", attack="quick_cp_class") == [
+        f"7:12: study.poisons.rest.attack: quick_cp_class has quantization: round, not truncate, {as_theirs}",
+        f"8:13: study.victims.0: simclr_quick has backbone.width: 16, not 64, {as_theirs}",
+    ]
+
+
+def test_a_study_in_a_folder_is_named_with_it(project: Path) -> None:
+    folder = project / "specs/studies/many"
+    folder.mkdir()
+    text = (project / "specs/studies/quickstart.yaml").read_text()
+    (folder / "mine.yaml").write_text(text.replace("name: quickstart", "name: many/mine"))
+    assert check()[1] == []
+    assert load_study("many/mine").name == "many/mine"
+    (folder / "mine.yaml").write_text(text.replace("name: quickstart", "name: mine"))
+    (fault,) = check()[1]
+    assert fault.message.endswith("given 'mine', must be the file's name 'many/mine'")

@@ -41,7 +41,7 @@ SPECS: dict[str, Any] = {
         "surrogate": {**TINY, "kind": "supervised"},
     },
     "attacks/half": {"kind": "clean_remainder", "poison_fraction": 0.5},
-    "probes/banked": {"linear": {"epochs": 3, "copies": 5}},
+    "protocols/banked": {"linear": {"epochs": 3, "copies": 5}},
     "studies/tiny": {
         "study": {
             "name": "tiny",
@@ -51,6 +51,7 @@ SPECS: dict[str, Any] = {
             "defenses": ["none", "matrix_completion"],
             "downstream": ["tiny"],
             "seeds": [0, 1],
+            "protocol": "banked",
         }
     },
 }
@@ -110,9 +111,9 @@ def test_image_views_follow_from_the_specs(steps: dict[str, Step]) -> None:
 
 
 def test_a_probe_on_poisoned_images_encodes_those_that_are_released(study: Path) -> None:
-    (study / "specs/probes/banked.yaml").write_text(json.dumps({**SPECS["probes/banked"], "train_set": "poisoned"}))
-    params = study / "params.yaml"
-    assert "probe: banked" in params.read_text()
+    (study / "specs/protocols/banked.yaml").write_text(
+        json.dumps({**SPECS["protocols/banked"], "train_set": "poisoned"})
+    )
     plan = Plan(load_study("tiny"), load_params())
     steps = {step.stage: step for step in plan.steps()}
     assert steps["probe@half-tiny-none-0-tiny"].image_views == 4 * 60 + 2 * 50

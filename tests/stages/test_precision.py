@@ -23,7 +23,7 @@ def test_the_quickstarts_victim_learns_under_bf16_on_a_cpu(project: Path) -> Non
     victim = (project / "specs/victims/simclr_quick.yaml").read_text().replace("epochs: 40", "epochs: 8")
     assert "\nepochs: 8\n" in victim
     (project / "specs/victims/simclr_quick.yaml").write_text(victim)
-    (project / "specs/probes/brief.yaml").write_text("linear: {epochs: 1, copies: 1}\n")
+    (project / "specs/protocols/brief.yaml").write_text("linear: {epochs: 1, copies: 1}\n")
     (project / "specs/layouts/local.yaml").write_text("kind: local\ndevice: cpu\n")
     dispatch(generate_job("scenes", "clean", "clean", "zero", "bf16"), "local")
     dispatch(pretrain_job(CELL, "bf16"), "local")

@@ -39,12 +39,13 @@ study:
   defenses: [none]
   downstream: [tiny_scenes, digits_12]
   seeds: [0]
+  protocol: banked
 """,
     "datasets/tiny_scenes": "kind: scenes\nimage_size: 12\ntrain_per_class: 8\ntest_per_class: 5\n",
     "datasets/digits_12": "kind: digits\nimage_size: 12\ntrain_per_class: 6\ntest_per_class: 4\n",
     "victims/taught": f"kind: supervised\n{LEARNER}",
     "victims/untaught": f"kind: simclr\n{LEARNER}",
-    "probes/banked": "linear: {epochs: 2, copies: 1}\n",
+    "protocols/banked": "linear: {epochs: 2, copies: 1}\n",
     "layouts/local": "kind: local\ndevice: cpu\n",
 }
 
@@ -143,7 +144,7 @@ def test_poisoned_views_are_compared_with_clean_ones_and_other_data_sets_with_no
     dispatch(generate_job("tiny_scenes", "loud", "loud", "zero", "fp32"), "local")
     cell = Cell("tiny_scenes", "loud", "untaught", "none", 0)
     dispatch(pretrain_job(cell, "fp32"), "local")
-    (trained / "specs/probes/poisoned.yaml").write_text("train_set: poisoned\nlinear: {epochs: 2, copies: 1}\n")
+    (trained / "specs/protocols/poisoned.yaml").write_text("train_set: poisoned\nlinear: {epochs: 2, copies: 1}\n")
     found = [
         json.loads(dispatch(probe_job(cell, "tiny_scenes", protocol), "local").read_text())["view_distances"]
         for protocol in ("banked", "poisoned")

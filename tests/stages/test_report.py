@@ -38,7 +38,7 @@ SPECS = {
     "attacks/random_noise": "kind: random_noise\nepsilon: 8/255",
     "datasets/tiny": "kind: folder",
     "defenses/none": "kind: none",
-    "probes/quick": "train_set: clean",
+    "protocols/banked": "train_set: clean",
     "victims/simclr_a": "kind: simclr\nbackbone: {kind: resnet18}\nviews: {size: 32}",
     "victims/simclr_b": "kind: simclr\nbackbone: {kind: resnet18}\nviews: {size: 32}",
     "studies/tiny": """
@@ -54,6 +54,7 @@ study:
   defenses: [none]
   downstream: [tiny]
   seeds: [0, 1]
+  protocol: banked
 """,
 }
 FILES = {
@@ -130,7 +131,7 @@ def make_study(root: Path) -> None:
         file = root / "specs" / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    Path("params.yaml").write_text("probe: quick\nprecision: fp32\nlayout: local\n")
+    Path("params.yaml").write_text("precision: fp32\nlayout: local\n")
     spec = load_study("tiny")
     for name in spec.poisons:
         write_tiny_poison(name, spec.poisons[name].attack)
@@ -295,7 +296,7 @@ def test_study_json_holds_the_resolved_study_and_every_number(finished: Report) 
     assert content["study"]["seeds"] == [0, 1]
     assert content["reference"] == "clean"
     assert content["specs"]["victims"]["simclr_a"]["temperature"] == 0.5
-    assert content["specs"]["probe"]["quick"]["knn"]["k"] == 20
+    assert content["specs"]["protocol"]["banked"]["knn"]["k"] == 20
     assert len(content["rows"]) == 16
     summary = next(s for s in content["summary"] if (s["poison"], s["victim"]) == ("noise", "simclr_a"))
     drop = summary["measures"]["linear_drop"]
