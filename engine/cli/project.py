@@ -40,10 +40,18 @@ def plan(
         float | None, typer.Option(min=0.001, help="Time none; predict for GPUs that sustain so many TFLOP/s each.")
     ] = None,
     layout: Layout = "",
+    header: Annotated[
+        bool, typer.Option("--header", help="Write it into the study's file instead; by default every paper study's.")
+    ] = False,
 ) -> None:
     """Say what a study would run, and what that would take; run nothing of it."""
+    from engine.stages.headers import LAYOUT, TFLOPS, write_headers
     from engine.stages.planning import show_plan
 
+    if header:
+        for file in write_headers(study, tflops=tflops or TFLOPS, layout_name=layout or LAYOUT):
+            typer.echo(file)
+        return
     show_plan(study or active_study(), calibrate=calibrate, tflops=tflops, layout_name=layout)
 
 

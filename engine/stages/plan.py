@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 from engine import plugins
 from engine.images.presence import DatasetMissing
@@ -93,6 +94,11 @@ class Plan:
     params: Params
 
     @cached_property
+    def _spec(self) -> Callable[[str, str], Any]:
+        """Return what loads a spec of a group, and reads its file once."""
+        return cache(load)
+
+    @cached_property
     def sizes(self) -> dict[str, Size]:
         """Return the size of every data set."""
         return {name: size_of(name) for name in {self.study.dataset, *self.study.downstream}}
@@ -107,13 +113,13 @@ class Plan:
 
     @property
     def _dataset(self) -> DatasetSpec:
-        spec: DatasetSpec = load("datasets", self.study.dataset)
+        spec: DatasetSpec = self._spec("datasets", self.study.dataset)
         return spec
 
     def _generate(self) -> Iterator[Step]:
         undefended = plugins.module_of("defenses", UNDEFENDED).Spec(kind=UNDEFENDED)
         for name, entry in self.study.poisons.items():
-            attack: AttackSpec = load("attacks", entry.attack)
+            attack: AttackSpec = self._spec("attacks", entry.attack)
             options = {"dataset": self.study.dataset, "name": name, "attack": entry.attack, "init": entry.init}
             yield Step(
                 f"generate@{name}",
@@ -137,8 +143,8 @@ class Plan:
         return None if images is None else attack.image_views(images)
 
     def _pretrain(self, cell: Cell) -> Step:
-        victim: VictimSpec = load("victims", cell.victim)
-        defense: DefenseSpec = load("defenses", cell.defense)
+        victim: VictimSpec = self._spec("victims", cell.victim)
+        defense: DefenseSpec = self._spec("defenses", cell.defense)
         images = self._released(cell)
         return Step(
             f"pretrain@{cell.key}",
@@ -157,24 +163,24 @@ class Plan:
             yield self._judged("floor", f"{victim}-{seed}-{downstream}", options, victim, size.train)
 
     def _probe(self, cell: Cell, downstream: str) -> Step:
-        protocol: ProtocolSpec = load("protocols", self.study.protocol)
+        protocol: ProtocolSpec = self._spec("protocols", self.study.protocol)
         train = self._released(cell) if protocol.train_set == "poisoned" else self.sizes[downstream].train
         options = {**asdict(cell), "downstream": downstream}
         return self._judged("probe", f"{cell.key}-{downstream}", options, cell.victim, train)
 
     def _judged(self, stage: str, key: str, options: dict[str, object], victim: str, train: int | None) -> Step:
-        protocol: ProtocolSpec = load("protocols", self.study.protocol)
+        protocol: ProtocolSpec = self._spec("protocols", self.study.protocol)
         downstream = str(options["downstream"])
         test = self.sizes[downstream].test
         return Step(
             f"{stage}@{key}",
             command_of(stage, {**options, "protocol": self.study.protocol}),
             None if train is None or test is None else protocol.encodings(train, test),
-            Learning(load("victims", victim), load("datasets", downstream)),
+            Learning(self._spec("victims", victim), self._spec("datasets", downstream)),
         )
 
     def _released(self, cell: Cell) -> int | None:
-        attack: AttackSpec = load("attacks", self.study.poisons[cell.poison].attack)
+        attack: AttackSpec = self._spec("attacks", self.study.poisons[cell.poison].attack)
         return self.sizes[self.study.dataset].released(attack)
 
 
@@ -184,10 +190,19 @@ def plan_of(study_name: str) -> Plan:
     Raises:
         SpecFault: a spec or a cell of the project is wrong.
     """
-    study = load_study(study_name)
+    return plans_of([study_name])[0]
+
+
+def plans_of(names: Sequence[str]) -> list[Plan]:
+    """Return the plans of several studies.
+
+    Raises:
+        SpecFault: a spec or a cell of the project is wrong.
+    """
+    studies = [load_study(name) for name in names]
     if faults := check()[1]:
         raise SpecFault(faults)
-    return Plan(study, load_params())
+    return [Plan(study, load_params()) for study in studies]
 
 
 def forecast(step: Step, pace: Pace | None, processes: int) -> Forecast:
