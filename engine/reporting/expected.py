@@ -1,5 +1,8 @@
 """What was published of the cells that a study declares, before anything of it has run.
 
+Only a victim that trains as the published one has a figure here; attacks may differ in their schedule, for the paper
+and its official code do.
+
 Units: accuracies in percent.
 """
 
@@ -34,7 +37,7 @@ def expected_lines(study: StudySpec) -> list[Line]:
     for poisons, defense, downstream in itertools.product(rows, study.defenses, study.downstream):
         members = tuple(attacks[name] for name in poisons)
         figures = tuple(
-            figure_of(published, members, Run({}, victim, resolved(load("defenses", defense)), {}, {}))
+            _figure(published, members, Run({}, victim, resolved(load("defenses", defense)), {}, {}))
             for victim in _victims(published, study, downstream)
         )
         if len(poisons) == 1 or any(figures):
@@ -55,6 +58,11 @@ def as_table(study: StudySpec, lines: Sequence[Line]) -> list[str]:
 def short(figure: Figure) -> str:
     """Write a published accuracy."""
     return f"about {figure.accuracy:g}" if figure.is_rough else f"{figure.accuracy:.1f}"
+
+
+def _figure(published: Published, attacks: tuple[dict[str, Any], ...], run: Run) -> Figure | None:
+    figure = figure_of(published, attacks, run)
+    return figure if figure and is_match(published.victims[figure.victim].protocol, run.victim) else None
 
 
 def _victims(published: Published, study: StudySpec, downstream: str) -> list[dict[str, Any]]:

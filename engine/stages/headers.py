@@ -140,15 +140,15 @@ def _predictions(foretold: Foretold) -> Iterator[str]:
 
 def page_lines(foretold: Sequence[Foretold]) -> Iterator[str]:
     """Yield the table of studies, and what all of them would take."""
-    pricing = foretold[0].pricing
-    yield f"| what | study | GPU-hours at {pricing.tflops:g} TFLOP/s | image-views | memory | expected accuracies (%) |"
+    speed = f"GPU-hours at {foretold[0].pricing.tflops:g} TFLOP/s"
+    yield f"| what | command | {speed} | image-views | memory | expected accuracies (%) |"
     yield "|---|---|---|---|---|---|"
     for each in foretold:
         name, most = each.study.name, max((one.memory or 0 for one in each.forecasts), default=0)
         views = sum(one.step.image_views or 0 for stage in ("generate", "pretrain") for one in each.of(stage))
         yield (
-            f"| {_title(name)} | [`{name}`](../{study_file(name)}) | {_hours(each.forecasts)} | {views:,} | "
-            f"{memory(most)} | {_known(each)} |"
+            f"| {_title(name)} | `{command(name)}` | {_hours(each.forecasts)} | {views:,} | {memory(most)} | "
+            f"{_known(each)} |"
         )
     steps = {one.step.command: one for each in foretold for one in each.forecasts}
     several = [one for each in foretold for one in each.forecasts]
@@ -157,6 +157,11 @@ def page_lines(foretold: Sequence[Foretold]) -> Iterator[str]:
         f"All {len(foretold)} studies together: {_hours(list(steps.values()))} GPU-hours, and not {_hours(several)}, "
         f"because they share {len(several) - len(steps):,} of {len(several):,} runs."
     )
+
+
+def command(name: str) -> str:
+    """Return what a person types to run a study."""
+    return f"python -m engine study {name} && dvc repro"
 
 
 def _title(name: str) -> str:

@@ -11,25 +11,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.machine import Machine
-from engine.stages.rehearsal import Learning, Pace, encoding, training
+from engine.stages.rehearsal import Learning, Pace, Rehearsal, encoding, training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FEW = 4
-"""Images of a batch that is counted: what is counted is proportional to their number, but for a loss's own matrix."""
+FEW, MORE = 2, 3
+"""Images of the two batches that are counted: what the second takes beyond the first is an image's, the rest fixed."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """What a step takes, whatever takes it: FLOPs of an image-view or encoding; bytes of an image, and of the learner.
+    """What a step takes, whatever takes it.
 
-    ``held`` is what is kept of one image of a batch until its backward pass; None where there is none.
+    ``flops`` are of an image-view or an encoding, ``held`` is what is kept of one image of a batch until the backward
+    pass, ``fixed`` what is kept whatever the batch; both are None where there is no such pass.
     """
 
     flops: float
-    held: int | None
-    learner: int
+    held: int | None = None
+    fixed: int | None = None
 
 
 class Pricing:
@@ -52,15 +53,16 @@ class Pricing:
         if key not in self._known:
             # No CPU computes in float16; bfloat16 is as wide.
             machine = Machine.of("cpu", "fp32" if self.precision == "fp32" else "bf16")
-            self._known[key] = _count(learning, machine)
+            self._known[key] = _price(learning, machine)
         return self._known[key]
 
     def pace(self, learning: Learning) -> Pace:
         """Return how long a view or an encoding takes, and the memory of one of the devices, of its part of a batch."""
         price = self.price(learning)
-        share = learning.victim.batch_size // self.processes
-        memory = None if price.held is None else price.learner + price.held * share
-        return Pace(price.flops / (self.tflops * 1e12), memory)
+        seconds = price.flops / (self.tflops * 1e12)
+        if price.held is None or price.fixed is None:
+            return Pace(seconds, None)
+        return Pace(seconds, price.fixed + price.held * (learning.victim.batch_size // self.processes))
 
     def explain(self) -> str:
         """Say what was counted, and what that leaves out."""
@@ -112,20 +114,36 @@ class _Kept:
         self.held.release(self)
 
 
-def _count(learning: Learning, machine: Machine) -> Price:
-    """Return what one step of a small batch takes."""
+def _price(learning: Learning, machine: Machine) -> Price:
+    """Return what one step takes, from steps of two small batches, or from one encoding."""
+    if learning.defense is None:
+        told = encoding(learning, machine, FEW)
+        return Price(_count(told, machine)[0] / told.images)
+    few, more = (training(_with_batch(learning, size), machine) for size in (FEW, MORE))
+    (flops_few, held_few), (flops_more, held_more) = (_count(told, machine) for told in (few, more))
+    held = (held_more - held_few) // (MORE - FEW)
+    fixed = max(held_few - held * FEW, 0) + _learner_bytes(few.network)
+    return Price((flops_more - flops_few) / (more.images - few.images), held, fixed)
+
+
+def _with_batch(learning: Learning, size: int) -> Learning:
+    few = learning.victim.model_copy(update={"batch_size": size, "bn_group_size": None})
+    return Learning(few, learning.dataset, learning.defense)
+
+
+def _count(told: Rehearsal, machine: Machine) -> tuple[int, int]:
+    """Return a step's FLOPs, and the most that it keeps for the backward pass beside the learner's own tensors."""
     from torch.autograd.graph import saved_tensors_hooks
     from torch.utils.flop_counter import FlopCounterMode
 
-    few = learning.victim.model_copy(update={"batch_size": FEW, "bn_group_size": None})
-    small = Learning(few, learning.dataset, learning.defense)
-    with machine.run():
-        told = encoding(small, machine, FEW) if learning.defense is None else training(small, machine)
-        held = _Held({tensor.untyped_storage().data_ptr() for tensor in told.network.state_dict().values()})
-        with FlopCounterMode(display=False) as counter, saved_tensors_hooks(held.keep, lambda kept: kept.tensor):
-            told.step()
-    flops = counter.get_total_flops() / told.images
-    return Price(flops, None if learning.defense is None else held.most // FEW, _learner_bytes(told.network))
+    held = _Held({tensor.untyped_storage().data_ptr() for tensor in told.network.state_dict().values()})
+    with (
+        machine.run(),
+        FlopCounterMode(display=False) as counter,
+        saved_tensors_hooks(held.keep, lambda kept: kept.tensor),
+    ):
+        told.step()
+    return counter.get_total_flops(), held.most
 
 
 def _learner_bytes(network: nn.Module) -> int:

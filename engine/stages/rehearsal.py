@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine import plugins
+from engine.errors import EngineError
 from engine.machine import Machine
 from engine.protocols import Defense, DefenseContext, ImageSet, Source, Victim
 from engine.randomness import stream
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CLASSES = 10  # where a data set's spec does not say how many: a head's size hardly counts
-STAND_INS, SIDE = 1024, 32
+STAND_INS, SIDE = 512, 32
 """How many images, of which size, a defense is shown that works on a whole data set."""
 UNTIMED = {"epochs", "warmup_epochs", "lr", "momentum", "weight_decay", "final_lr_rel"}
 """What a learner's step does not depend on."""
@@ -40,7 +41,7 @@ class Learning:
             "victim": self.victim.model_dump(mode="json", exclude=UNTIMED),
             "defense": None if self.defense is None else resolved(self.defense),
             "image_size": self.dataset.image_size,
-            "source": source_of(self.dataset).num_classes,
+            "classes": source_of(self.dataset).num_classes if self.victim.classifies else None,
         }
 
 
@@ -110,12 +111,17 @@ def _labels(defense: Defense, context: DefenseContext, batch: ImageSet) -> Tenso
     """Return what an objective reads as the labels of a batch: where the defense adds some, those of stand-ins."""
     if not defense.changes_dataset:
         return batch.labels
-    changed = defense.on_dataset(_random_images(STAND_INS, SIDE, len(batch.class_names)), context)
+    try:
+        changed = defense.on_dataset(_random_images(STAND_INS, SIDE, len(batch.class_names)), context)
+    except EngineError as error:
+        raise EngineError(
+            f"a defense cannot be rehearsed on {STAND_INS} random images; `plan --no-calibrate` does without: {error}"
+        ) from error
     return changed.labels[[row % len(changed) for row in range(len(batch))]]
 
 
 def _pixels(which: Literal["released", "clean"]) -> nn.Module:
-    """Return an encoder whose features are pixels: what features a defense finds changes no step's cost."""
+    """Return an encoder whose features are pixels, reduced: what features a defense finds changes no step's cost."""
     from torch import nn
 
-    return nn.Flatten()
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
