@@ -61,7 +61,8 @@ PLANTED = {
     "specs/defenses/f.yaml": ("kind: [none\n", [(2, 1, ("not YAML",))]),
     "specs/studies/g.yaml": (
         "study:\n  name: g\n  dataset: digitz\n  poisons:\n    p: {attack: clean, init: q}\n"
-        "  victims: [simclr_mini, simclr_mini]\n  defenses: [none]\n  downstream: [digits]\n  seeds: [0]\n  protocol: bankd\n",
+        "  victims: [simclr_mini, simclr_mini]\n  defenses: [none]\n  downstream: [digits]\n  seeds: [0]\n"
+        "  protocol: bankd\n",
         [
             (3, 3, ("study.dataset", "did you mean 'digits'")),
             (10, 3, ("study.protocol", "did you mean 'banked'")),

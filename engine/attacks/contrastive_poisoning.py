@@ -21,15 +21,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.plugins import build as build_plugin
 from engine.plugins import spec_of
 from engine.protocols import AttackContext, Gradient, ImageSet, Poison, Victim
 from engine.randomness import stream
 from engine.spec import AttackSpec, Positive
+from engine.victimspec import ViewsSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,8 +59,17 @@ class Spec(AttackSpec):
     # Whether noise steps send their gradient through the branch of the momentum encoder (of the stopped gradient,
     # for SimSiam) too. Paper: dual (section 4.3); SimCLR has no such branch.
     gradient: Gradient = "dual"
+    # The views that noise steps are learnt through; by default the surrogate's own. Views that leave the image as it is
+    # make noise that takes no account of the augmentations, as poisons for supervised learning did (section 4.3).
+    noise_views: ViewsSpec | None = None
     # The official code's habit: the momentum encoder and the queue move at every noise step too.
     moving_surrogate: bool = False
+
+    @model_validator(mode="after")
+    def _noise_views_fit(self) -> Self:
+        if self.noise_views and self.noise_views.size != (size := self.learner.views.size):
+            raise ValueError(f"noise_views.size: given {self.noise_views.size}, but the surrogate sees {size} pixels")
+        return self
 
     @property
     def learner(self) -> VictimSpec:
@@ -125,15 +135,15 @@ class _Search:
     def take_fresh_surrogate(self, number: int) -> None:
         """Build the surrogate of a number with weights of its own, and its optimizer."""
         from engine.optimization import sgd
+        from engine.views import Views
 
         surrogate = self.spec.surrogate
         names = ("surrogate", str(number)) if number else ("surrogate",)
         weights = stream(self.spec.seed, "attack", *names)
         victim: Victim = build_plugin("victims", surrogate, source=self.source, generator=weights)
-        self.pair.take(
-            victim,
-            partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay),
-        )
+        optimizer = partial(sgd, lr=surrogate.lr, momentum=surrogate.momentum, weight_decay=surrogate.weight_decay)
+        other = self.spec.noise_views
+        self.pair.take(victim, optimizer, [Views(**other.arguments()) for _ in victim.views] if other else None)
 
     def set_lr(self, round_: int) -> None:
         """Anneal the surrogate's rate over the rounds, after its warm-up."""

@@ -49,21 +49,26 @@ class Bilevel:
         self.precision = self.machine.precision
         self.scaler = self.precision.scaler()
         self.image_views = 0
-        self._views: Sequence[Views] | None = None
-        self._loss, self._total = (torch.zeros((), device=self.precision.device) for _ in range(2))
+        self._noise_views: Sequence[Views] | None = None
+        self._loss, self._total = (torch.zeros((), device=self.machine.device) for _ in range(2))
         self.journal.keep("noise", noise.values)
         self.journal.keep("pair", self)
 
-    def take(self, surrogate: Victim, optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
-        """Put a fresh surrogate on the device, in place of the one before."""
-        self.victim = surrogate
+    def take(
+        self,
+        surrogate: Victim,
+        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+        noise_views: Sequence[Views] | None = None,
+    ) -> None:
+        """Put a fresh surrogate on the device, in place of the one before; noise may learn through other views."""
+        self.victim, self._noise_views = surrogate, noise_views
         self.machine.place(surrogate.network)
         self._weights = trained(surrogate.network)
         self.optimizer = optimizer(self._weights)
 
     def take_frozen(self, surrogate: Victim, views: Sequence[Views] | None = None) -> None:
         """Put a surrogate that only noise learns from on the device, seen through its own views or others."""
-        self.victim, self._views = surrogate, views
+        self.victim, self._noise_views = surrogate, views
         self.machine.place(surrogate.network)
         self._weights = trained(surrogate.network)
         self.start_perturbing()
@@ -88,9 +93,7 @@ class Bilevel:
         lr: Callable[[int], float] | None = None,
         max_norm: float | None = None,
     ) -> float:
-        """Let the surrogate take gradient steps, the noise frozen, and return the last loss.
-
-        ``lr`` gives every step its rate; without it, the optimizer's stays.
+        """Let the surrogate take gradient steps, ``lr`` their rates, the noise frozen; return the last loss.
 
         Raises:
             SearchDiverged: the last loss is no finite number.
@@ -124,7 +127,8 @@ class Bilevel:
 
     def train(self, rows_B: Tensor, *, max_norm: float | None = None) -> Tensor:
         """Take one gradient step on the weights, the noise frozen, and return the loss before it."""
-        loss = self._value(rows_B, self.noise.clean(rows_B), self._delta(rows_B), own_loss)
+        views, delta = self.victim.views, self.noise.spread(self.noise.touched(rows_B), rows_B)
+        loss = self._value(rows_B, views, self.noise.clean(rows_B), delta, own_loss)
         descend(loss, self.optimizer, self.scaler, max_norm=max_norm)
         self.victim.after_step()
         return loss.detach()
@@ -146,10 +150,11 @@ class Bilevel:
 
         Units: step_size in [0, 1] pixel range.
         """
-        clean, touched = self.noise.clean(rows_B), self.noise.touched(rows_B)
+        views, clean = self._noise_views or self.victim.views, self.noise.clean(rows_B)
+        touched = self.noise.touched(rows_B)
         for _ in range(steps):
             touched = (self.noise.confined(touched, clean, rows_B) if confined else touched).requires_grad_()
-            loss = self._value(rows_B, clean, self.noise.spread(touched, rows_B), objective)
+            loss = self._value(rows_B, views, clean, self.noise.spread(touched, rows_B), objective)
             (grad,) = torch.autograd.grad(loss * self.precision.loss_scale, touched)
             grad = self.noise.gradient(grad, rows_B)
             touched = descend_linf(touched.detach(), grad, step_size=step_size, epsilon=self.noise.epsilon)
@@ -178,9 +183,7 @@ class Bilevel:
         objective: Objective = own_loss,
         report: Callable[[int], None] | None = None,
     ) -> float:
-        """Perturb, confined, batch after batch, and return the mean over their images of the losses before the last.
-
-        ``report`` is told after each batch how many are done.
+        """Perturb, confined, batch after batch, tell ``report`` how many are done, and return an image's mean loss.
 
         Raises:
             SearchDiverged: a loss is no finite number.
@@ -208,24 +211,18 @@ class Bilevel:
             count = count + share.total(counted.sum())
         return (wrong / count.clamp_min(1)).item()
 
-    def _delta(self, rows_B: Tensor) -> Tensor:
-        return self.noise.spread(self.noise.touched(rows_B), rows_B)
-
-    def _value(self, rows_B: Tensor, clean: Tensor, delta: Tensor, objective: Objective) -> Tensor:
+    def _value(
+        self, rows_B: Tensor, chosen: Sequence[Views], clean: Tensor, delta: Tensor, objective: Objective
+    ) -> Tensor:
         """Return an objective of fresh views of poisoned images: of this process's share of a batch."""
-        poisoned = add_poison(clean, delta)
-        chosen, share = self.victim.views if self._views is None else self._views, share_of(len(rows_B))
+        poisoned, share = add_poison(clean, delta), share_of(len(rows_B))
         views = [view(self.draws, poisoned, share) for view in chosen]
         self.image_views += len(rows_B) * len(views)
         with self.precision.autocast():
             return objective(self.victim, views, self.noise.labels(rows_B), delta)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what moves, beside the noise; nothing is saved of a search that has diverged.
-
-        Raises:
-            SearchDiverged: it has.
-        """
+        """Return what moves, beside the noise; raise SearchDiverged where a search has: nothing is saved of it."""
         for loss in (self._loss, self._total):
             self._finite(loss, "search")
         optimizer = getattr(self, "optimizer", None)

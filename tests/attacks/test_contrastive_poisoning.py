@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from engine.attacks import contrastive_poisoning
@@ -410,3 +411,26 @@ def test_a_restart_goes_on_with_the_noise_and_a_surrogate_of_new_weights() -> No
     changed = [not torch.equal(first[name], second[name]) for name in first if name.endswith("0.weight")]
     assert changed
     assert all(changed)
+
+
+def test_noise_steps_may_learn_through_other_views_than_model_steps() -> None:
+    none = ViewsSpec(preset="none", size=16)
+    search = _Search(attack_spec("sample", noise_views=none), image_set(), context())
+    seen: dict[str, list[Tensor]] = {"model": [], "noise": []}
+    learner = search.pair.victim
+    forward = learner.encoder.forward
+    for step in ("model", "noise"):
+
+        def remember(batch: Tensor, step: str = step) -> Tensor:
+            seen[step].append(batch.detach().clone())
+            return forward(batch)
+
+        learner.encoder.forward = remember
+        search.train_surrogate() if step == "model" else search.learn_noise()
+    (model,) = seen["model"]
+    assert not torch.equal(model[:BATCH], model[BATCH:])  # two augmented views
+    assert len(seen["noise"]) == 4
+    for both in seen["noise"]:
+        assert torch.equal(both[:BATCH], both[BATCH:])  # the image, twice
+    with pytest.raises(ValidationError, match=r"noise_views\.size: given 8, but the surrogate sees 16 pixels"):
+        attack_spec("sample", noise_views=ViewsSpec(preset="none", size=8))
