@@ -81,9 +81,10 @@ class DatasetSpec(Spec):
     def counts(self) -> tuple[int | None, int | None]:
         """Return how many training and test images there are; None where only the images themselves say it."""
         train, test = self.whole or (None, None)
-        if self.num_classes:
-            train = self.train_per_class * self.num_classes if self.train_per_class else train
-            test = self.test_per_class * self.num_classes if self.test_per_class else test
+        if self.train_per_class:
+            train = self.num_classes and self.train_per_class * self.num_classes
+        if self.test_per_class:
+            test = self.num_classes and self.test_per_class * self.num_classes
         return train, test
 
 

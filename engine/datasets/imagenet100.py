@@ -24,9 +24,7 @@ class Spec(DatasetSpec):
     """Where ImageNet and the list of classes are."""
 
     kind: Literal["imagenet100"]
-    num_classes: ClassVar[int] = 100
-    # The training images of a hundred random classes, as He, Zha & Katabi count theirs; the list decides. Each class
-    # has 50 images for tests.
+    # Of a hundred random classes, as He, Zha & Katabi round theirs; the list decides.
     whole: ClassVar[tuple[int, int]] = (126_700, 5_000)
     path: DataPath = "imagenet"
     classes: DataPath = "imagenet100.txt"
