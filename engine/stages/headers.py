@@ -63,11 +63,15 @@ def write_headers(study_name: str = "", *, tflops: float = TFLOPS, layout_name: 
 
     Raises:
         SpecFault: a spec or a cell of the project is wrong.
-        EngineError: a file has no place for it.
+        EngineError: there is no such study, a file has no place for it, or nobody knows how many images there are.
     """
     chosen = [study_name] if study_name else [name for name in names("studies") if name.startswith(FOLDER)]
+    if not chosen:
+        raise EngineError(f"specs/studies/{FOLDER} has no studies whose headers could be written; name a study")
     layout: ExecutorSpec = load("layouts", layout_name)
     plans = plans_of(chosen)
+    for plan in plans:
+        _require_sizes(plan)
     pricing = Pricing(tflops, layout.processes, plans[0].params.precision)
     foretold = [
         Foretold(plan, expected_lines(plan.study), forecasts_of(plan, pricing, layout.processes), pricing)
@@ -80,6 +84,15 @@ def write_headers(study_name: str = "", *, tflops: float = TFLOPS, layout_name: 
         with atomic_file(file) as partial:
             partial.write_text(text, encoding="utf-8")
     return list(written)
+
+
+def _require_sizes(plan: Plan) -> None:
+    unknown = sorted(name for name, size in plan.sizes.items() if size.train is None or size.test is None)
+    if unknown:
+        raise EngineError(
+            f"how many images {' and '.join(unknown)} have is not known, and so not what {plan.study.name} would take; "
+            "put them where ENGINE_DATA says, or declare train_per_class and test_per_class"
+        )
 
 
 def _header(foretold: Foretold) -> str:
@@ -99,8 +112,10 @@ def _between(file: Path, lines: Iterable[str], begin: str, end: str) -> str:
     """Return a file's text with these lines between its marks.
 
     Raises:
-        EngineError: a mark is not there.
+        EngineError: the file or a mark is not there.
     """
+    if not file.is_file():
+        raise EngineError(f"there is no {file}; make it, with the lines {begin!r} and {end!r}")
     head, opened, rest = file.read_text(encoding="utf-8").partition(f"{begin}\n")
     _, closed, tail = rest.partition(f"{end}\n")
     if not opened or not closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,20 @@ def test_a_mark_that_is_missing_is_named(tiny: Path) -> None:
     tiny.write_text('{"study": ' + str({**load_study("tiny").model_dump(mode="json")}).replace("'", '"') + "}")
     with pytest.raises(EngineError, match="has no line 'study:' of its own"):
         write_headers("tiny")
+
+
+def test_nothing_is_foretold_of_images_that_nobody_has_counted(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_DATA", "nowhere")
+    (tiny.parents[1] / "datasets/tiny.yaml").write_text("kind: imagefolder\npath: photos\nimage_size: 8\n")
+    with pytest.raises(EngineError, match="how many images tiny have is not known, and so not what tiny would take"):
+        write_headers("tiny")
+    assert tiny.read_text() == OWN + STUDY
+
+
+def test_without_studies_of_the_paper_one_must_be_named(project: Path) -> None:
+    shutil.rmtree(project / "specs/studies/paper")
+    with pytest.raises(EngineError, match="has no studies whose headers"):
+        write_headers()
 
 
 def study_of(**changes: object) -> StudySpec:
