@@ -70,33 +70,38 @@ def write_headers(study_name: str = "", *, tflops: float = TFLOPS, layout_name: 
         raise EngineError(f"specs/studies/{FOLDER} has no studies whose headers could be written; name a study")
     layout: ExecutorSpec = load("layouts", layout_name)
     plans = plans_of(chosen)
-    for plan in plans:
-        _require_sizes(plan)
     pricing = Pricing(tflops, layout.processes, plans[0].params.precision)
-    foretold = [
-        Foretold(plan, expected_lines(plan.study), forecasts_of(plan, pricing, layout.processes), pricing)
-        for plan in plans
-    ]
-    written = {study_file(each.study.name): _header(each) for each in foretold}
+    foretold = [foretell(plan, pricing) for plan in plans]
+    written = {study_file(each.study.name): header_text(each) for each in foretold}
     if not study_name:
-        written[PAGE] = _between(PAGE, page_lines(foretold), PAGE_BEGIN, PAGE_END)
+        written[PAGE] = page_text(foretold)
     for file, text in written.items():
         with atomic_file(file) as partial:
             partial.write_text(text, encoding="utf-8")
     return list(written)
 
 
-def _require_sizes(plan: Plan) -> None:
+def foretell(plan: Plan, pricing: Pricing) -> Foretold:
+    """Return what is known of a study and what it would take.
+
+    Raises:
+        EngineError: nobody knows how many images there are.
+    """
     unknown = sorted(name for name, size in plan.sizes.items() if size.train is None or size.test is None)
     if unknown:
         raise EngineError(
             f"how many images {' and '.join(unknown)} have is not known, and so not what {plan.study.name} would take; "
             "put them where ENGINE_DATA says, or declare train_per_class and test_per_class"
         )
+    return Foretold(plan, expected_lines(plan.study), forecasts_of(plan, pricing, pricing.processes), pricing)
 
 
-def _header(foretold: Foretold) -> str:
-    """Return a study's file with its header as it should be; one without marks gets them before its first key."""
+def header_text(foretold: Foretold) -> str:
+    """Return a study's file with its header as it should be; one without marks gets them before its first key.
+
+    Raises:
+        EngineError: it has no place for it.
+    """
     file, begin = study_file(foretold.study.name), BEGIN.format(name=foretold.study.name)
     lines = [f"# {line}" for line in (*_expectations(foretold), *_predictions(foretold))]
     text = file.read_text(encoding="utf-8")
@@ -153,7 +158,16 @@ def _predictions(foretold: Foretold) -> Iterator[str]:
         yield from _wrapped(sentence, "", "  ")
 
 
-def page_lines(foretold: Sequence[Foretold]) -> Iterator[str]:
+def page_text(foretold: Sequence[Foretold]) -> str:
+    """Return the page of the paper's studies as it should be.
+
+    Raises:
+        EngineError: it has no place for their table.
+    """
+    return _between(PAGE, _page_lines(foretold), PAGE_BEGIN, PAGE_END)
+
+
+def _page_lines(foretold: Sequence[Foretold]) -> Iterator[str]:
     """Yield the table of studies, and what all of them would take."""
     speed = f"GPU-hours at {foretold[0].pricing.tflops:g} TFLOP/s"
     yield f"| what | command | {speed} | image-views | memory | expected accuracies (%) |"
