@@ -63,6 +63,10 @@ class Spec(BaseModel):
 class DatasetSpec(Spec):
     """What every data set declares: its pixels' statistics, and optionally a subset and a resize."""
 
+    # How many classes the kind has, and how many training and test images, where it fixes them.
+    num_classes: ClassVar[int | None] = None
+    whole: ClassVar[tuple[int, int] | None] = None
+
     kind: str
     mean: RGB = (0.5, 0.5, 0.5)
     std: Scale = (0.25, 0.25, 0.25)
@@ -72,6 +76,16 @@ class DatasetSpec(Spec):
     train_per_class: Positive | None = None
     test_per_class: Positive | None = None
     subset_seed: int = 0
+
+    @property
+    def counts(self) -> tuple[int | None, int | None]:
+        """Return how many training and test images there are; None where only the images themselves say it."""
+        train, test = self.whole or (None, None)
+        if self.train_per_class:
+            train = self.num_classes and self.train_per_class * self.num_classes
+        if self.test_per_class:
+            test = self.num_classes and self.test_per_class * self.num_classes
+        return train, test
 
 
 class AttackSpec(Spec):

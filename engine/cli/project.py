@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import app
+from engine.cli.options import Layout, app
 from engine.params import load_params
 from engine.study import activate_study, active_study
 
@@ -52,11 +52,23 @@ def claims(
 def plan(
     study: Annotated[str, typer.Argument(help="A name under specs/studies; by default dvc.yaml's.")] = "",
     calibrate: Annotated[bool, typer.Option(help="Time a few steps here, to predict hours and memory.")] = True,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Time none; predict for GPUs that sustain so many TFLOP/s each.")
+    ] = None,
+    layout: Layout = "",
+    header: Annotated[
+        bool, typer.Option("--header", help="Write it into the study's file instead; by default every paper study's.")
+    ] = False,
 ) -> None:
     """Say what a study would run, and what that would take; run nothing of it."""
+    from engine.stages.headers import LAYOUT, TFLOPS, write_headers
     from engine.stages.planning import show_plan
 
-    show_plan(study or active_study(), calibrate=calibrate)
+    if header:
+        for file in write_headers(study, tflops=tflops or TFLOPS, layout_name=layout or LAYOUT):
+            typer.echo(file)
+        return
+    show_plan(study or active_study(), calibrate=calibrate, tflops=tflops, layout_name=layout)
 
 
 @app.command()

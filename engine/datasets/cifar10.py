@@ -22,6 +22,7 @@ class Spec(DatasetSpec):
 
     kind: Literal["cifar10"]
     num_classes: ClassVar[int] = 10
+    whole: ClassVar[tuple[int, int]] = (50_000, 10_000)
     image_size: Annotated[int, Field(ge=8)] = 32
     mean: RGB = (0.4914, 0.4822, 0.4465)
     std: Scale = (0.2023, 0.1994, 0.2010)

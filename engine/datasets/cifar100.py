@@ -22,6 +22,7 @@ class Spec(DatasetSpec):
 
     kind: Literal["cifar100"]
     num_classes: ClassVar[int] = 100
+    whole: ClassVar[tuple[int, int]] = (50_000, 10_000)
     image_size: Annotated[int, Field(ge=8)] = 32
     mean: RGB = (0.5071, 0.4867, 0.4408)
     std: Scale = (0.2675, 0.2565, 0.2761)

@@ -23,6 +23,7 @@ class Spec(DatasetSpec):
 
     kind: Literal["fashion_mnist"]
     num_classes: ClassVar[int] = 10
+    whole: ClassVar[tuple[int, int]] = (60_000, 10_000)
     image_size: Annotated[int, Field(ge=8)] = 32
     # The statistics of the training images, rounded as they are usually given.
     mean: RGB = (0.2860, 0.2860, 0.2860)

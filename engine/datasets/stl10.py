@@ -24,6 +24,7 @@ class Spec(DatasetSpec):
 
     kind: Literal["stl10"]
     num_classes: ClassVar[int] = 10
+    whole: ClassVar[tuple[int, int]] = (5_000, 8_000)
     image_size: Annotated[int, Field(ge=8)] = 96
     # The statistics of the labelled training images, rounded as they are usually given.
     mean: RGB = (0.4467, 0.4398, 0.4066)

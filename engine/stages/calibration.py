@@ -10,62 +10,18 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from engine import plugins
 from engine.artifacts.files import read_json, write_json
-from engine.errors import EngineError
 from engine.machine import Machine
 from engine.metering import device_name, peak_memory
-from engine.protocols import Defense, DefenseContext, Source, Victim
-from engine.randomness import stream
-from engine.spec import DatasetSpec, DefenseSpec
-from engine.specfiles import resolved
-from engine.stages.pretrain import fresh_victim
-from engine.victimspec import VictimSpec
-
-if TYPE_CHECKING:
-    from torch import nn
+from engine.stages.rehearsal import Learning, Pace, encoding, training
 
 FILE = Path(".work/calibration.json")
-VERSION = 1  # of what is measured, and how
+VERSION = 2  # of what is measured, and how
 STEPS, ENOUGH, PATIENCE = 3, 1.0, 20.0
 """Timed are so many steps or more, for so many seconds or more, but none is begun after the last of them."""
-CLASSES = 10  # where a data set's spec does not say how many: a head's size hardly counts
-UNTIMED = {"epochs", "warmup_epochs", "lr", "momentum", "weight_decay", "final_lr_rel"}
-"""What a learner's step does not depend on."""
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Steps of a learner under a defense, or encodings of its encoder where there is no defense's name."""
-
-    victim: VictimSpec
-    dataset: DatasetSpec
-    defense: DefenseSpec | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return everything that a step's time depends on, but for the machine."""
-        return {
-            "victim": self.victim.model_dump(mode="json", exclude=UNTIMED),
-            "defense": None if self.defense is None else resolved(self.defense),
-            "image_size": self.dataset.image_size,
-            "source": _source(self.dataset).num_classes,
-        }
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What was measured.
-
-    Units: seconds of one image-view, or of one encoding; memory in bytes, of the device or else of this process.
-    """
-
-    seconds: float
-    memory: int
 
 
 class Calibration:
@@ -73,7 +29,18 @@ class Calibration:
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.device = machine, device_name(machine)
+        self.unit = "GPU" if machine.device.type == "cuda" else "CPU"
         self._known: dict[str, Any] = read_json(FILE) if FILE.is_file() else {}
+
+    def explain(self) -> str:
+        """Say how paces were measured, and what they leave out."""
+        held = "of the GPU" if self.unit == "GPU" else "of this process, so that what was measured before counts too"
+        return (
+            f"Times: the median of {STEPS} or more training steps on random images, {self.machine.precision.name}, "
+            "per image-view; noise steps are taken to last as long. Not counted: reading and writing, measures, a "
+            f"probe's own head. Memory: the peak {held}, and what an attack keeps there of images and noise, without "
+            f"the images on which others train. Kept in {FILE}."
+        )
 
     def pace(self, learning: Learning) -> Pace:
         """Return a pace, measured where it is not known yet."""
@@ -96,57 +63,14 @@ class Calibration:
 def _measure(learning: Learning, machine: Machine) -> Pace:
     import torch
 
+    from engine.training.probe import CHUNK
+
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(machine.device)
     with machine.run():
-        step, images = (_encoding if learning.defense is None else _training)(learning, machine)
-        seconds = _median(step, machine) / images
+        told = encoding(learning, machine, CHUNK) if learning.defense is None else training(learning, machine)
+        seconds = _median(told.step, machine) / told.images
     return Pace(float(f"{seconds:.4g}"), peak_memory(machine))
-
-
-def _training(learning: Learning, machine: Machine) -> tuple[Callable[[], object], int]:
-    """Return a step of a training on random images, and how many image-views it takes."""
-    import torch
-
-    from engine.training.pretrain import Recipe, start_training
-
-    spec, size = learning.victim, learning.dataset.image_size
-    assert learning.defense is not None
-    source, defense = _source(learning.dataset), plugins.build("defenses", learning.defense)
-    victim = _defended(fresh_victim(spec, source, 0), defense, machine)
-    machine.place(victim.network)
-    recipe = Recipe(**spec.recipe())
-    training = start_training(victim, recipe=recipe, defense=defense, precision=machine.precision, seed=0)
-    draws = stream(0, "calibration", "images")
-    images_u8 = torch.randint(0, 256, (spec.batch_size, 3, size, size), generator=draws, dtype=torch.uint8)
-    labels = torch.arange(spec.batch_size) % source.num_classes
-    batch = images_u8.to(machine.device), labels.to(machine.device)
-    return lambda: training.step(*batch), spec.batch_size * spec.views_per_image
-
-
-def _defended(victim: Victim, defense: Defense, machine: Machine) -> Victim:
-    """Put a defense's objective around a learner; one that reads a changed data set is left out."""
-    if defense.changes_dataset:
-        return victim
-    return defense.on_objective(
-        victim, DefenseContext(stream(0, "calibration", "objective"), machine.precision, _nothing_is_trained)
-    )
-
-
-def _nothing_is_trained(which: Literal["released", "clean"]) -> nn.Module:
-    raise EngineError("a defense asked for a trained encoder where a few steps are timed; use --no-calibrate")
-
-
-def _encoding(learning: Learning, machine: Machine) -> tuple[Callable[[], object], int]:
-    """Return the encoding of random images, and how many they are."""
-    import torch
-
-    from engine.training.probe import CHUNK, encode
-
-    encoder = machine.place(fresh_victim(learning.victim, _source(learning.dataset), 0).encoder)
-    size, draws = learning.dataset.image_size, stream(0, "calibration", "images")
-    images_u8 = torch.randint(0, 256, (CHUNK, 3, size, size), generator=draws, dtype=torch.uint8).to(machine.device)
-    return lambda: encode(encoder, images_u8, None, None), CHUNK
 
 
 def _median(step: Callable[[], object], machine: Machine) -> float:
@@ -166,7 +90,3 @@ def _median(step: Callable[[], object], machine: Machine) -> float:
     while sum(times) < PATIENCE and (len(times) < STEPS or sum(times) < ENOUGH):
         times.append(timed())
     return statistics.median(times)
-
-
-def _source(dataset: DatasetSpec) -> Source:
-    return Source(dataset.mean, dataset.std, getattr(dataset, "num_classes", CLASSES))

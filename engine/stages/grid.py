@@ -72,20 +72,20 @@ def _differences(wanted: dict[str, Any], given: dict[str, Any], within: str = ""
 def _batch_faults(study: StudySpec, document: Document, specs: Specs) -> Iterator[Fault]:
     """Find victims whose batches are larger than a training set, where the data set's spec fixes its size."""
     dataset = specs["datasets", study.dataset]
-    classes = getattr(dataset, "num_classes", None)
-    if not classes or not dataset.train_per_class:
+    if dataset is None or not dataset.num_classes or not (whole := dataset.counts[0]):
         return
     for index, name in enumerate(study.victims):
         if not (victim := specs["victims", name]):
             continue
         takes = f"{name} takes batches of {victim.batch_size}"
-        if (whole := classes * dataset.train_per_class) < victim.batch_size:
+        if whole < victim.batch_size:
             yield document.fault(("study", "victims", index), f"{takes}, but {study.dataset} has {whole} images")
             continue
         for poison, entry in study.poisons.items():
             attack = specs["attacks", entry.attack]
-            withheld = round(attack.withheld_fraction * dataset.train_per_class) if attack else 0
-            if (left := classes * (dataset.train_per_class - withheld)) < victim.batch_size:
+            per_class = whole // dataset.num_classes
+            withheld = round(attack.withheld_fraction * per_class) if attack else 0
+            if (left := whole - dataset.num_classes * withheld) < victim.batch_size:
                 message = f"{entry.attack} leaves {left} of {whole} images of {study.dataset}, but {takes}"
                 yield document.fault(("study", "poisons", poison), message)
 

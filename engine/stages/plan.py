@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 from engine import plugins
 from engine.images.presence import DatasetMissing
 from engine.params import Params, load_params
 from engine.spec import AttackSpec, DatasetSpec, DefenseSpec, ProtocolSpec
 from engine.specfiles import SpecFault, load
-from engine.stages.calibration import Learning, Pace
 from engine.stages.inputs import command_of, load_dataset
+from engine.stages.rehearsal import Learning, Pace
 from engine.stages.validate import check
 from engine.study import Cell, StudySpec, cells, load_study
 from engine.victimspec import VictimSpec
@@ -27,7 +28,10 @@ class Step:
     """One stage of one cell, as DVC would run it.
 
     ``image_views`` are None where nobody knows how many images there are; a probe's are encodings. ``bound`` says
-    whether more or fewer may be needed.
+    whether more or fewer may be needed. ``images`` and ``noise`` are what every process holds on its device of a data
+    set, and what the processes share out of its noise.
+
+    Units: images and noise in bytes.
     """
 
     stage: str
@@ -36,6 +40,8 @@ class Step:
     learning: Learning | None = None
     bound: str = EXACT
     is_shared: bool = False
+    images: int = 0
+    noise: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,11 @@ class Size:
 
 
 def size_of(name: str) -> Size:
-    """Return a data set's size: what its spec says, else what is read."""
+    """Return a data set's size: what its spec or its kind says, else what is read."""
     spec: DatasetSpec = load("datasets", name)
-    classes, per_class = getattr(spec, "num_classes", None), (spec.train_per_class, spec.test_per_class)
-    if classes and per_class[0] and per_class[1]:
-        return Size(classes * per_class[0], classes * per_class[1], classes)
+    train, test = spec.counts
+    if train and test:
+        return Size(train, test, spec.num_classes)
     try:
         _, split = load_dataset(name)
     except DatasetMissing:
@@ -86,6 +92,11 @@ class Plan:
 
     study: StudySpec
     params: Params
+
+    @cached_property
+    def _spec(self) -> Callable[[str, str], Any]:
+        """Return what loads a spec of a group, and reads its file once."""
+        return cache(load)
 
     @cached_property
     def sizes(self) -> dict[str, Size]:
@@ -102,13 +113,13 @@ class Plan:
 
     @property
     def _dataset(self) -> DatasetSpec:
-        spec: DatasetSpec = load("datasets", self.study.dataset)
+        spec: DatasetSpec = self._spec("datasets", self.study.dataset)
         return spec
 
     def _generate(self) -> Iterator[Step]:
         undefended = plugins.module_of("defenses", UNDEFENDED).Spec(kind=UNDEFENDED)
         for name, entry in self.study.poisons.items():
-            attack: AttackSpec = load("attacks", entry.attack)
+            attack: AttackSpec = self._spec("attacks", entry.attack)
             options = {"dataset": self.study.dataset, "name": name, "attack": entry.attack, "init": entry.init}
             yield Step(
                 f"generate@{name}",
@@ -117,7 +128,13 @@ class Plan:
                 None if attack.learner is None else Learning(attack.learner, self._dataset, undefended),
                 AT_MOST if attack.may_end_early else EXACT,
                 is_shared=True,
+                **self._kept_by(attack),
             )
+
+    def _kept_by(self, attack: AttackSpec) -> dict[str, int]:
+        """Return what an attack keeps on its devices: eight-bit images, and for each of them half-precision noise."""
+        pixels = (self.sizes[self.study.dataset].train or 0) * 3 * self._dataset.image_size**2
+        return {"images": pixels, "noise": 2 * pixels if getattr(attack, "granularity", None) == "sample" else 0}
 
     def _crafted(self, attack: AttackSpec) -> int | None:
         images = self.sizes[self.study.dataset].train
@@ -126,8 +143,8 @@ class Plan:
         return None if images is None else attack.image_views(images)
 
     def _pretrain(self, cell: Cell) -> Step:
-        victim: VictimSpec = load("victims", cell.victim)
-        defense: DefenseSpec = load("defenses", cell.defense)
+        victim: VictimSpec = self._spec("victims", cell.victim)
+        defense: DefenseSpec = self._spec("defenses", cell.defense)
         images = self._released(cell)
         return Step(
             f"pretrain@{cell.key}",
@@ -146,24 +163,24 @@ class Plan:
             yield self._judged("floor", f"{victim}-{seed}-{downstream}", options, victim, size.train)
 
     def _probe(self, cell: Cell, downstream: str) -> Step:
-        protocol: ProtocolSpec = load("protocols", self.study.protocol)
+        protocol: ProtocolSpec = self._spec("protocols", self.study.protocol)
         train = self._released(cell) if protocol.train_set == "poisoned" else self.sizes[downstream].train
         options = {**asdict(cell), "downstream": downstream}
         return self._judged("probe", f"{cell.key}-{downstream}", options, cell.victim, train)
 
     def _judged(self, stage: str, key: str, options: dict[str, object], victim: str, train: int | None) -> Step:
-        protocol: ProtocolSpec = load("protocols", self.study.protocol)
+        protocol: ProtocolSpec = self._spec("protocols", self.study.protocol)
         downstream = str(options["downstream"])
         test = self.sizes[downstream].test
         return Step(
             f"{stage}@{key}",
             command_of(stage, {**options, "protocol": self.study.protocol}),
             None if train is None or test is None else protocol.encodings(train, test),
-            Learning(load("victims", victim), load("datasets", downstream)),
+            Learning(self._spec("victims", victim), self._spec("datasets", downstream)),
         )
 
     def _released(self, cell: Cell) -> int | None:
-        attack: AttackSpec = load("attacks", self.study.poisons[cell.poison].attack)
+        attack: AttackSpec = self._spec("attacks", self.study.poisons[cell.poison].attack)
         return self.sizes[self.study.dataset].released(attack)
 
 
@@ -173,10 +190,19 @@ def plan_of(study_name: str) -> Plan:
     Raises:
         SpecFault: a spec or a cell of the project is wrong.
     """
-    study = load_study(study_name)
+    return plans_of([study_name])[0]
+
+
+def plans_of(names: Sequence[str]) -> list[Plan]:
+    """Return the plans of several studies.
+
+    Raises:
+        SpecFault: a spec or a cell of the project is wrong.
+    """
+    studies = [load_study(name) for name in names]
     if faults := check()[1]:
         raise SpecFault(faults)
-    return Plan(study, load_params())
+    return [Plan(study, load_params()) for study in studies]
 
 
 def forecast(step: Step, pace: Pace | None, processes: int) -> Forecast:
@@ -184,7 +210,10 @@ def forecast(step: Step, pace: Pace | None, processes: int) -> Forecast:
 
     Where processes share a step, its time is what it would be if they lost none to each other.
     """
+    memory = None
+    if pace is not None and pace.memory is not None:
+        memory = pace.memory + step.images + step.noise // processes
     if pace is None or step.image_views is None:
-        return Forecast(step, memory=pace.memory if pace else None)
+        return Forecast(step, memory=memory)
     seconds = step.image_views * pace.seconds
-    return Forecast(step, seconds, seconds / (processes if step.is_shared else 1), pace.memory)
+    return Forecast(step, seconds, seconds / (processes if step.is_shared else 1), memory)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engine.machine import Machine
 from engine.progress import progress_of
 from engine.reporting.costs import duration, memory
 from engine.spec import ExecutorSpec
 from engine.specfiles import load
-from engine.stages.calibration import FILE, STEPS, Calibration, Learning, Pace
-from engine.stages.plan import Forecast, Plan, Step, forecast, plan_of
+from engine.stages.calibration import Calibration
+from engine.stages.plan import Forecast, Plan, forecast, plan_of
+from engine.stages.pricing import Pricing
+from engine.stages.rehearsal import Learning, Pace
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,8 +26,26 @@ NOTE_ON_VIEWS = (
 )
 
 
-def show_plan(study_name: str, *, calibrate: bool) -> None:
+class Paces(Protocol):
+    """How long steps take on a device, which is here or is not."""
+
+    unit: str
+
+    @property
+    def device(self) -> str:
+        """Name the device."""
+
+    def pace(self, learning: Learning) -> Pace:
+        """Return the pace of a learner's steps."""
+
+    def explain(self) -> str:
+        """Say how paces were found, and what they leave out."""
+
+
+def show_plan(study_name: str, *, calibrate: bool, tflops: float | None = None, layout_name: str = "") -> None:
     """Print every run of a study: its command, image-views, time and memory, and what all of them would take.
+
+    Times are measured here, or with ``tflops`` predicted for GPUs of that speed.
 
     Raises:
         SpecFault: a spec or a cell is wrong.
@@ -37,27 +57,32 @@ def show_plan(study_name: str, *, calibrate: bool) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH_OF_LOGS)
     plan = plan_of(study_name)
-    layout: ExecutorSpec = load("layouts", plan.params.layout)
-    steps, calibration = [*plan.steps()], None
-    paces: dict[int, Pace] = {}
-    if calibrate:
-        machine = Machine.of(precision=plan.params.precision, **layout.machine_fields())
-        calibration = Calibration(machine)
-        paces = _paces(steps, calibration)
-    forecasts = [forecast(step, paces.get(number), layout.processes) for number, step in enumerate(steps)]
+    layout: ExecutorSpec = load("layouts", layout_name or plan.params.layout)
+    paces: Paces | None = None
+    if tflops is not None:
+        paces = Pricing(tflops, layout.processes, plan.params.precision)
+    elif calibrate:
+        paces = Calibration(Machine.of(precision=plan.params.precision, **layout.machine_fields()))
+    forecasts = forecasts_of(plan, paces, layout.processes)
     console.print(table_of(plan, forecasts))
-    for line in notes(plan, forecasts, calibration, layout.processes):
+    for line in notes(plan, forecasts, paces, layout.processes):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _paces(steps: Sequence[Step], calibration: Calibration) -> dict[int, Pace]:
-    """Return the pace of every step that learns or encodes, under its number; each is measured once."""
-    found: dict[int, Pace] = {}
-    todo = [(number, step.learning) for number, step in enumerate(steps) if step.learning is not None]
-    with progress_of("calibrate") as progress:
-        for done, (number, learning) in enumerate(todo, start=1):
-            found[number] = calibration.pace(learning)
-            progress(done, len(todo), _name(learning))
+def forecasts_of(plan: Plan, paces: Paces | None, processes: int) -> list[Forecast]:
+    """Return what every step would take; without paces, what is known without them."""
+    steps = [*plan.steps()]
+    if paces is None:
+        return [forecast(step, None, processes) for step in steps]
+    learning = [step for step in steps if step.learning is not None]
+    found, done = [], 0
+    with progress_of(f"plan {plan.study.name}") as progress:
+        for step in steps:
+            pace = None
+            if step.learning is not None:
+                pace, done = paces.pace(step.learning), done + 1
+                progress(done, len(learning), _name(step.learning))
+            found.append(forecast(step, pace, processes))
     return found
 
 
@@ -94,16 +119,15 @@ def _line(each: Forecast) -> tuple[str, ...]:
     )
 
 
-def notes(plan: Plan, forecasts: Sequence[Forecast], calibration: Calibration | None, processes: int) -> Iterator[str]:
+def notes(plan: Plan, forecasts: Sequence[Forecast], paces: Paces | None, processes: int) -> Iterator[str]:
     """Yield what the table does not say: the sum in hours of a device, how times were measured, what is unknown."""
-    if calibration is not None:
-        unit = "GPU" if calibration.machine.device.type == "cuda" else "CPU"
+    if paces is not None:
         total = sum(each.device_seconds or 0.0 for each in forecasts)
-        yield f"In all {total / 3600:,.3g} {unit}-hours, one run after another, on {calibration.device}."
-        yield from _measured(calibration, unit)
+        yield f"In all {total / 3600:,.3g} {paces.unit}-hours, one run after another, on {paces.device}."
+        yield paces.explain()
         if processes > 1:
             yield (
-                f"Layout {plan.params.layout} has {processes} processes: the times of generate and pretrain are "
+                f"The layout has {processes} processes: the times of generate and pretrain are "
                 "divided by as many, an upper bound of the speed-up; hours are not divided."
             )
     missing = sorted({name for name, size in plan.sizes.items() if size.train is None})
@@ -112,15 +136,6 @@ def notes(plan: Plan, forecasts: Sequence[Forecast], calibration: Calibration | 
     if any(each.step.bound for each in forecasts):
         yield (
             "At most: the attack ends when it has done enough. At least: the defense works on the whole data set "
-            "before training, or adds to the objective what it made there, and neither is counted."
+            "before training, which is not counted."
         )
     yield NOTE_ON_VIEWS
-
-
-def _measured(calibration: Calibration, unit: str) -> Iterator[str]:
-    held = "of the GPU" if unit == "GPU" else "of this process, so that what was measured before counts too"
-    yield (
-        f"Times: the median of {STEPS} or more training steps on random images, {calibration.machine.precision.name}, "
-        "per image-view; noise steps are taken to last as long. Not counted: reading and writing, measures, a probe's "
-        f"own head. Memory: the peak {held}, without the images that stay on the device. Kept in {FILE}."
-    )

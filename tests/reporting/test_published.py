@@ -71,7 +71,7 @@ def changed(values: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def test_every_known_figure_is_found_and_no_other() -> None:
-    attacks = ("clean", "ap_targeted", "ap_untargeted", "random_noise", "ue_class", "ue_sample", "cp_sample_20")
+    attacks = ("clean", "ap_targeted", "ap_untargeted", "random_noise", "ue_class", "ue_sample", "cp_sample_paper_20")
     attacks += tuple(
         f"cp_{granularity}{name}" for granularity in ("sample", "class") for name in ("", "_moco", "_byol")
     )

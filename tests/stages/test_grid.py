@@ -103,7 +103,7 @@ def test_the_poisoned_set_is_probed_alone(project: Path) -> None:
 
 
 def test_fractions_differ_from_the_whole_in_their_fraction_alone(project: Path) -> None:
-    for name in ("cp_sample", "cp_class"):
+    for name in ("cp_sample_paper", "cp_class_paper"):
         for percent in (20, 40, 60, 80):
             part = load("attacks", f"{name}_{percent}")
             assert part == load("attacks", name).model_copy(update={"poison_fraction": percent / 100})

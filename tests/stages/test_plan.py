@@ -20,9 +20,10 @@ from engine.protocols import Source
 from engine.randomness import stream
 from engine.specfiles import SpecFault, load
 from engine.stages import calibration as calibrating
-from engine.stages.calibration import FILE, Calibration, Learning, Pace
+from engine.stages.calibration import FILE, Calibration
 from engine.stages.plan import AT_LEAST, AT_MOST, Plan, Size, Step, forecast, plan_of, size_of
 from engine.stages.planning import notes, table_of
+from engine.stages.rehearsal import Learning, Pace
 from engine.study import load_study
 
 PROJECT = Path(__file__).parents[2]
@@ -148,7 +149,8 @@ def test_sizes_come_from_the_spec_or_from_the_images_or_are_unknown(
     assert whole.train is not None
     assert whole.test is not None
     assert whole.train + whole.test == 1797
-    assert size_of("cifar10") == Size(None, None)
+    (study / "specs/datasets/folder.yaml").write_text(json.dumps({"kind": "imagefolder", "path": "f", "image_size": 8}))
+    assert size_of("folder") == Size(None, None)
     assert Size(None, None).released(load("attacks", "half")) is None
 
 
