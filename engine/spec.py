@@ -232,11 +232,11 @@ class KnnProbeSpec(Spec):
 class ProtocolSpec(Spec):
     """How encoders are judged and, where it is a paper's, what else its numbers rest on.
 
-    ``attacks`` and ``victims`` (by their kind) hold fields that specs of a study under this protocol must agree with.
+    ``attacks`` and ``victims`` hold, by kind, fields that specs of a study under this protocol must agree with.
     They are held against them, never put into them: a spec says all that is done.
     """
 
-    attacks: dict[str, Any] = {}
+    attacks: dict[str, dict[str, Any]] = {}
     victims: dict[str, dict[str, Any]] = {}
     train_set: Literal["clean", "poisoned"] = "clean"
     linear: LinearProbeSpec = LinearProbeSpec()

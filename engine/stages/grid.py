@@ -47,9 +47,8 @@ def _protocol_faults(study: StudySpec, document: Document, specs: Specs) -> Iter
     if not (protocol := specs["protocols", study.protocol]):
         return
     for poison, entry in study.poisons.items():
-        attack = specs["attacks", entry.attack]
-        if attack and attack.epsilon > 0:
-            for message in _differences(protocol.attacks, resolved(attack)):
+        if attack := specs["attacks", entry.attack]:
+            for message in _differences(protocol.attacks.get(attack.kind, {}), resolved(attack)):
                 where = f"{entry.attack} has {message}, as protocol {study.protocol!r} has it"
                 yield document.fault(("study", "poisons", poison, "attack"), where)
     for index, name in enumerate(study.victims):

@@ -112,7 +112,7 @@ def test_fractions_differ_from_the_whole_in_their_fraction_alone(project: Path) 
 
 def test_a_study_keeps_to_its_protocol_or_is_told_every_difference(project: Path) -> None:
     held = (
-        "attacks: {quantization: truncate}\nvictims: {simclr: {epochs: 40, backbone: {width: 64}}, byol: {epochs: 9}}\n"
+        "attacks: {contrastive_poisoning: {quantization: truncate}}\nvictims: {simclr: {epochs: 40, backbone: {width: 64}}, byol: {epochs: 9}}\n"
     )
     (project / "specs/protocols/theirs.yaml").write_text(held)
     as_theirs = "as protocol 'theirs' has it"
