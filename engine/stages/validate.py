@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts.files import ARTIFACTS, atomic_file
-from engine.claims.declared import check_claims
+from engine.claims.declared import check_claims, name_faults
 from engine.params import FILE as PARAMS
 from engine.params import Params
 from engine.specfiles import (
@@ -23,7 +23,7 @@ from engine.specfiles import (
     suggest,
 )
 from engine.stages.grid import grid_faults
-from engine.study import STARTS, cells, check_study, study_file
+from engine.study import STARTS, StudySpec, cells, check_study, study_file
 
 MARK = "Every spec of this project is valid; poisons start here.\n"
 
@@ -43,16 +43,20 @@ def check() -> tuple[Checked, list[Fault]]:
     specs = {key: spec for key, (_, spec) in components.items()}
     faults += _params_faults()
     count = 0
-    files = [study_file(name) for name in names("studies")]
-    for file in files:
-        study, document = check_study(file)
+    studies: dict[str, StudySpec | None] = {}
+    for name in names("studies"):
+        study, document = check_study(study_file(name))
+        studies[name] = study
         faults += document.faults
         if study is not None and not document.faults:
             count += sum(1 for _ in cells(study))
             faults += grid_faults(study, document, specs)
     claims = check_claims()
-    faults += [fault for _, document in claims for fault in document.faults]
-    return Checked(len(components) + len(files) + len(claims) + 1, count), sorted(set(faults))
+    for spec, document in claims:
+        faults += document.faults
+        if spec is not None and not document.faults:
+            faults += name_faults(spec, document, studies)
+    return Checked(len(components) + len(studies) + len(claims) + 1, count), sorted(set(faults))
 
 
 def _component(group: str, file: Path) -> tuple[Document, Any]:
