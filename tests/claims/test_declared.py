@@ -69,8 +69,8 @@ def test_the_shipped_claims_are_the_papers_eighteen_and_can_be_measured() -> Non
     (spec,) = load_claims()
     assert [claim.id for claim in spec.claims] == [f"C{number}" for number in range(1, 19)]
     effects = [effect for claim in spec.claims for effect in effects_of(spec, claim)]
-    assert len(effects) >= 80
-    assert len({(str(effect.value), str(effect.minus), effect.sign) for effect in effects}) >= 75
+    assert len(effects) >= 75
+    assert len({(str(effect.value), str(effect.minus), effect.sign) for effect in effects}) >= 70
     assert {value.study for effect in effects for value in effect.values} == {
         *(f"mini/table{name}" for name in ("1", "2", "3", "4", "5", "6_moco", "6_byol", "7", "8")),
         "mini/ablation",
