@@ -86,6 +86,9 @@ def test_validate_reads_claims_too(project: Path) -> None:
     write(project, "quantity: dorp, poison: cp_s")
     _, faults = check()
     assert [fault.file.name for fault in faults] == ["mine.yaml"]
+    write(project, "quantity: drop, poison: cp_x")
+    _, (fault,) = check()
+    assert (fault.file.name, fault.key) == ("mine.yaml", f"{EFFECT}.value.poison")
 
 
 EFFECT = "claims.0.effects.0"
