@@ -24,7 +24,7 @@ from engine.stages.pretrain import fresh_victim
 from engine.training.pretrain import Recipe, Training, start_training
 from engine.victimspec import VictimSpec
 
-VICTIMS = {"tiny": "simclr_mini", "resnet18": "simclr"}
+VICTIMS = {"tiny": "protect_simclr", "resnet18": "simclr"}
 """Our short names for files of specs/victims: the mini studies' network, and ResNet-18 with the CIFAR stem."""
 SOURCE = Source(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), num_classes=CLASSES)
 RESIDENT = 16  # batches of images that lie in memory

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from engine import plugins
 from engine.artifacts.manifest import Manifest
+from engine.claims.spec import ClaimsFile
 from engine.params import Params
 from engine.specfiles import GROUPS, Document, file_of, model_of, names, read_document
 from engine.study import StudyFile
@@ -90,7 +91,7 @@ def write_schemas(folder: Path = SCHEMAS) -> list[Path]:
     """Write one JSON Schema per group of specs and of what else people read, for editors, and return the files."""
     folder.mkdir(exist_ok=True)
     models = {group: model_of(group) for group in GROUPS}
-    models |= {"studies": StudyFile, "params": Params, "manifest": Manifest}
+    models |= {"studies": StudyFile, "claims": ClaimsFile, "params": Params, "manifest": Manifest}
     written = []
     for group, model in models.items():
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(model).json_schema()}

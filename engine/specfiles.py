@@ -175,9 +175,10 @@ def _without_tags(loc: Sequence[str | int], content: Any) -> Iterator[str | int]
 
 def _model_at(model: Any, content: Any, path: KeyPath) -> type[BaseModel] | None:
     """Return the model that holds the keys at a path, following ``kind`` where there are several."""
-    found = _choose(model, content)
+    annotation, found = model, _choose(model, content)
     for part in path:
-        annotation = found.model_fields[str(part)].annotation if found and str(part) in found.model_fields else model
+        if isinstance(part, str):  # a place in a list has the list's annotation
+            annotation = found.model_fields[part].annotation if found and part in found.model_fields else model
         content = content[part]
         found = _choose(annotation, content) or found
     return found

@@ -87,7 +87,7 @@ def test_no_module_decides_on_a_kind_but_the_registry() -> None:
 
 def test_the_committed_schemas_are_fresh(tmp_path: Path) -> None:
     written = write_schemas(tmp_path)
-    assert len(written) == 9
+    assert len(written) == 10
     for file in written:
         assert file.read_text() == (PROJECT / "schemas" / file.name).read_text(), "run `python -m engine schema`"
 

@@ -23,7 +23,7 @@ NOTE = (
     "to the noise, signed step, projection; and a fifth of gathering a batch and, five steps later, writing its noise "
     "back. The bare network runs forwards and backwards to views that are there already, frozen, in evaluation mode."
 )
-ATTACKS = {"tiny": "mini_cp_sample", "resnet18": "cp_sample"}  # files of specs/attacks
+ATTACKS = {"tiny": "protect_cp_sample", "resnet18": "cp_sample"}  # files of specs/attacks
 STEP, BARE = "noise step", "bare network"
 
 

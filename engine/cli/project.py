@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,21 @@ def study(
         return
     activate_study(name)
     typer.echo(f"dvc.yaml runs {name}; start it with `dvc repro`.")
+
+
+@app.command()
+def claims(
+    check: Annotated[
+        Path | None, typer.Option(help="A committed docs/claims.md: fail where what it calls reproduced is not now.")
+    ] = None,
+) -> None:
+    """Judge the declared claims by the reports that are here, print the verdicts, and write docs/claims.md.
+
+    With --check nothing is written.
+    """
+    from engine.stages.claims import check_verdicts, write_verdicts
+
+    typer.echo(check_verdicts(check) if check else write_verdicts())
 
 
 @app.command()

@@ -6,6 +6,7 @@ Shapes: n images of one poison; R distances in the frequency plane.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,10 @@ def _perturbation(facts: PoisonFacts, measured: MeasuredPerturbation) -> Perturb
         "poison": facts.name,
         **measured.model_dump(include={"images", "psnr", "ssim"}),
         "linf_levels": (facts.manifest or {})["max_difference_levels"],
-        **measured.model_dump(include={"l2", "separability", "chance"}),
+        **measured.model_dump(include={"l2", "separability"}),
+        # One half of every class is judged, the smaller one where they differ.
+        "judged": sum(count // 2 for count in Counter(measured.labels).values()),
+        "chance": measured.chance,
     }
     points = None if measured.points is None else np.array(measured.points)
     return Perturbation(facts.name, np.array(measured.labels), points, np.array(measured.spectrum), record)

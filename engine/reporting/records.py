@@ -10,6 +10,7 @@ from typing import Any
 from engine.artifacts.files import write_csv, write_json
 from engine.reporting.board import Board, values
 from engine.reporting.content import Content
+from engine.reporting.endings import training_records
 from engine.reporting.latex import tabular
 from engine.reporting.results import Results, precisions
 from engine.reporting.tables import OWN, Row, Summary, by_setting, measures_of
@@ -21,13 +22,17 @@ AXES = ("poison", "attack", "victim", "defense", "downstream")
 
 
 def write_records(folder: Path, content: Content) -> None:
-    """Write ``accuracy``, ``summary`` and every board as CSV and as LaTeX, ``summary.md`` and ``study.json``."""
+    """Write ``accuracy``, ``summary`` and every board as CSV and as LaTeX, ``training`` as CSV, and two summaries.
+
+    These are ``summary.md`` and ``study.json``.
+    """
     results, summaries, measures = content.results, content.summaries, measures_of(content.rows)
     unused = {name for name in vars(content.rows[0]) if OWN in name.split("_")} if OWN not in measures else set()
     silent = set() if precisions(results) else {"precision"}
     lines = [{**_without(unused | silent, row), "command": row.command} for row in content.rows]
     write_csv(folder / "accuracy.csv", lines)
     write_csv(folder / "summary.csv", [_flat(summary, measures) for summary in summaries])
+    write_csv(folder / "training.csv", training_records(results))
     tabulated = [board for board in content.boards if board.lines]
     for board in tabulated:
         write_csv(folder / f"{board.name}.csv", board.records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,15 @@ from engine.reporting.wording import plural
 from engine.study import load_study
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from engine.reporting.content import Content
     from engine.reporting.defended import Defended
     from engine.reporting.perturbations import Perturbations
     from engine.reporting.sheet import Sheet
+
+Titled = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""A table for terminals: its title, its headings, its lines."""
 
 REPORTS = Path("reports")
 WIDTH_OF_LOGS = 220
@@ -92,27 +98,33 @@ def show(study_name: str) -> None:
     _print(gather(results, [], {}), REPORTS / results.study.name / "index.html")
 
 
-def _print(content: Content, page: Path) -> None:
+def print_tables(*tables: Titled) -> Console:
+    """Print tables as wide as the terminal, or as a log, and return what further lines are printed with."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from engine.reporting.records import table
-
-    results = content.results
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH_OF_LOGS)
+    for title, headings, lines in tables:
+        shown = Table(*headings, title=title, title_justify="left")
+        for line in lines:
+            shown.add_row(*map(Text, line))
+        console.print(shown)
+    return console
+
+
+def _print(content: Content, page: Path) -> None:
+    from engine.reporting.records import table
+
+    results = content.results
     accuracies = (
         f"{results.study.name}: accuracy on clean test images",
         *table(results, content.summaries, lambda _: "missing"),
     )
     short = [(board.title, board.headings, board.lines) for board in content.boards if board.is_short]
-    for title, headings, lines in (accuracies, *short):
-        shown = Table(*headings, title=title, title_justify="left")
-        for line in lines:
-            shown.add_row(*map(Text, line))
-        console.print(shown)
+    console = print_tables(accuracies, *short)
     for gap in results.missing[:MOST_GAPS]:
         console.print(f"missing: run `{gap.command}`", markup=False, soft_wrap=True)
     if len(results.missing) > MOST_GAPS:

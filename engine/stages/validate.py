@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts.files import ARTIFACTS, atomic_file
+from engine.claims.declared import check_claims
 from engine.params import FILE as PARAMS
 from engine.params import Params
 from engine.specfiles import (
@@ -49,7 +50,9 @@ def check() -> tuple[Checked, list[Fault]]:
         if study is not None and not document.faults:
             count += sum(1 for _ in cells(study))
             faults += grid_faults(study, document, specs)
-    return Checked(len(components) + len(files) + 1, count), sorted(set(faults))
+    claims = check_claims()
+    faults += [fault for _, document in claims for fault in document.faults]
+    return Checked(len(components) + len(files) + len(claims) + 1, count), sorted(set(faults))
 
 
 def _component(group: str, file: Path) -> tuple[Document, Any]:

@@ -110,6 +110,7 @@ def test_noise_of_the_whole_budget_has_the_numbers_of_the_budget(write: Write) -
         "linf_levels": 8,
         "l2": pytest.approx(8 / 255 * math.sqrt(3 * SIDE * SIDE), abs=1e-4),
         "separability": 1.0,
+        "judged": N // 2,
         "chance": 0.25,
     }
 

@@ -31,6 +31,7 @@ from engine.stages.perturbations import measure_perturbation
 from engine.stages.report import report
 from engine.study import Cell, cells, floor_path, load_study, perturbation_path, poison_path
 from engine.training.defending import ImageDefense
+from tests.claims.reports import judged
 from tests.making import about
 
 SPECS = {
@@ -61,6 +62,7 @@ FILES = {
     "index.html",
     "study.json",
     "summary.md",
+    "training.csv",
     *(
         f"{table}.{kind}"
         for table in ("accuracy", "summary", "transfer", "worst_case", "cost", "time", "perturbations")
@@ -289,6 +291,25 @@ def test_the_page_needs_no_network(finished: Report) -> None:
 def test_what_a_study_says_of_itself_is_text_not_markup(finished: Report) -> None:
     assert "<i>noise</i>" not in (finished.folder / "index.html").read_text()
     assert 'Is <i>noise</i> & its like harmful? "No", we think.' in finished.page.text
+
+
+def test_claims_are_judged_from_the_files_of_a_report(finished: Report) -> None:
+    removed, aligned = (
+        {"value": {"quantity": quantity, "poison": "noise", "victim": ["simclr_a", "simclr_b"]}, "above": -50}
+        for quantity in ("removed", "alignment")
+    )
+    separable = {"value": {"quantity": "separability", "poison": "noise"}, "below": 50}
+    claim = judged(finished.folder.parent, removed, aligned, separable, at={"study": "tiny"})
+    (share, alignment, separability), rows = claim.effects, rows_of(finished.folder)
+    assert share.estimate is not None
+    assert separability.estimate is not None
+    shares = {row["cell"]: float(row["linear_gain_removed"]) for row in rows if row["poison"] == "noise"}
+    assert len(shares) == 4
+    assert share.estimate.spread.mean == pytest.approx(sum(shares.values()) / 4)
+    assert share.estimate.seeds == (0, 1)
+    assert separability.estimate.spread.n == 2  # one half of four images
+    gap = "training.csv has no alignment of noise-simclr_a-none-0, noise;"  # the curves here have losses alone
+    assert alignment.reason.startswith(f"{finished.folder}/{gap}")
 
 
 def test_study_json_holds_the_resolved_study_and_every_number(finished: Report) -> None:
