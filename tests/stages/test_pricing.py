@@ -22,7 +22,26 @@ from engine.stages.pricing import Pricing, _count, _Held, _learner_bytes
 from engine.stages.rehearsal import Learning, Pace, Rehearsal, training
 from engine.victimspec import VictimSpec
 
-MINI = "simclr_mini"
+BODY = """
+backbone: {kind: resnet18, width: 16, stages: [1, 1, 1, 1], stem: cifar_stride2}
+views: {size: 32}
+batch_size: 128
+lr: 0.5
+"""
+LEARNERS = {
+    "simclr": BODY,
+    "moco_v2": f"{BODY}queue: 512\n",
+    "byol": f"{BODY}hidden: 512\nprojector_out: 128\n",
+    "supervised": BODY,
+}
+MINI = "mini_simclr"
+
+
+@pytest.fixture(autouse=True)
+def _learners(project: Path) -> None:
+    """Declare a small learner of each kind."""
+    for kind, text in LEARNERS.items():
+        (project / f"specs/victims/mini_{kind}.yaml").write_text(f"kind: {kind}{text}")
 
 
 def learning(victim: VictimSpec | str = MINI, defense: str | None = "none", dataset: str = "cifar10") -> Learning:
@@ -47,8 +66,8 @@ def forward_flops(network: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     return sum(found), found[0]
 
 
-@pytest.mark.parametrize("victim", ["simclr_mini", "supervised_mini"])
-def test_a_step_takes_three_forward_passes_but_for_the_gradient_of_the_images(project: Path, victim: str) -> None:
+@pytest.mark.parametrize("victim", ["mini_simclr", "mini_supervised"])
+def test_a_step_takes_three_forward_passes_but_for_the_gradient_of_the_images(victim: str) -> None:
     network = training(learning(victim), Machine.of("cpu", "fp32")).network
     assert isinstance(network, nn.ModuleDict)
     whole = nn.Sequential(network["encoder"], network["projector" if "projector" in network else "classifier"])
@@ -57,15 +76,15 @@ def test_a_step_takes_three_forward_passes_but_for_the_gradient_of_the_images(pr
     assert price.flops == pytest.approx(3 * total - first, rel=1e-3)  # the rest is the loss's own matrix
 
 
-def test_the_papers_network_takes_what_is_known_of_it(project: Path) -> None:
+def test_the_papers_network_takes_what_is_known_of_it() -> None:
     # ResNet-18 for CIFAR: 0.56 billion multiplications and additions a forward pass.
     assert Pricing(1, 1, "fp32").price(learning("simclr")).flops == pytest.approx(6 * 0.5556e9, rel=5e-3)
     assert Pricing(1, 1, "fp32").price(learning("simclr", None)).flops == pytest.approx(2 * 0.5556e9, rel=5e-3)
 
 
-def test_a_target_branch_costs_a_forward_pass(project: Path) -> None:
+def test_a_target_branch_costs_a_forward_pass() -> None:
     pricing = Pricing(1, 1, "fp32")
-    simclr, moco, byol = (pricing.price(learning(f"{name}_mini")).flops for name in ("simclr", "moco_v2", "byol"))
+    simclr, moco, byol = (pricing.price(learning(f"mini_{name}")).flops for name in ("simclr", "moco_v2", "byol"))
     # Of two views, MoCo trains on one and encodes the other; BYOL trains on both and encodes both.
     assert moco / simclr == pytest.approx(4 / 6, rel=0.03)
     assert byol / simclr == pytest.approx(8 / 6, rel=0.1)  # its heads are larger
@@ -82,13 +101,13 @@ def test_what_is_kept_counts_once_and_until_it_is_released() -> None:
     assert (held.now, held.most) == (0, 80)
 
 
-def test_a_learner_keeps_gradients_and_momentum_of_what_it_trains(project: Path) -> None:
+def test_a_learner_keeps_gradients_and_momentum_of_what_it_trains() -> None:
     layer = nn.Linear(3, 2)
     layer.bias.requires_grad_(False)
     assert _learner_bytes(layer) == 4 * (3 * 6 + 2)
 
 
-def test_memory_is_one_images_share_and_what_is_kept_in_any_case(project: Path) -> None:
+def test_memory_is_one_images_share_and_what_is_kept_in_any_case() -> None:
     machine = Machine.of("cpu", "fp32")
     price = Pricing(1, 1, "fp32").price(learning())
     assert price.held is not None
@@ -99,7 +118,7 @@ def test_memory_is_one_images_share_and_what_is_kept_in_any_case(project: Path) 
     assert predicted == pytest.approx(_count(told, machine)[1] + _learner_bytes(told.network), rel=0.01)
 
 
-def test_paces_follow_from_the_speed_and_the_share_of_a_batch(project: Path) -> None:
+def test_paces_follow_from_the_speed_and_the_share_of_a_batch() -> None:
     one, four = Pricing(10, 1, "fp32"), Pricing(20, 4, "fp32")
     price = one.price(learning())
     alone, shared = one.pace(learning()), four.pace(learning())
@@ -110,7 +129,7 @@ def test_paces_follow_from_the_speed_and_the_share_of_a_batch(project: Path) -> 
     assert one.pace(learning(MINI, None)).memory is None
 
 
-def test_a_price_is_counted_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_price_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pricing = Pricing(1, 1, "fp32")
     price = pricing.price(learning())
     monkeypatch.setattr("engine.stages.pricing._count", lambda told, machine: pytest.fail("counted again"))
@@ -118,7 +137,7 @@ def test_a_price_is_counted_once(project: Path, monkeypatch: pytest.MonkeyPatch)
     assert pricing.price(learning(longer)) == pricing.price(learning(dataset="cifar100")) == price
 
 
-def test_half_precision_keeps_less(project: Path) -> None:
+def test_half_precision_keeps_less() -> None:
     full, half = (Pricing(1, 1, precision).price(learning()) for precision in ("fp32", "fp16"))
     assert half.flops == pytest.approx(full.flops, rel=1e-3)
     assert half.held is not None
@@ -126,7 +145,7 @@ def test_half_precision_keeps_less(project: Path) -> None:
     assert half.held < 0.8 * full.held
 
 
-def test_a_defense_that_reads_labels_of_its_own_is_counted(project: Path) -> None:
+def test_a_defense_that_reads_labels_of_its_own_is_counted() -> None:
     pricing = Pricing(1, 1, "fp32")
     plain, hard = (pricing.price(learning(MINI, name)) for name in ("none", "advcl_mini"))
     # Five steps of search and one of training, each of two views, where there were two; the high-frequency view; two
@@ -180,7 +199,7 @@ def test_kinds_of_a_fixed_size_say_it(project: Path, kind: str) -> None:
         assert load("datasets", "d").counts == known.get(kind, (None, None))
 
 
-def test_a_rehearsal_takes_the_views_of_its_batch(project: Path) -> None:
+def test_a_rehearsal_takes_the_views_of_its_batch() -> None:
     few = load("victims", MINI).model_copy(update={"batch_size": 3})
     told: Rehearsal = training(learning(few), Machine.of("cpu", "fp32"))
     assert told.images == 6
