@@ -20,6 +20,7 @@ CLEAN = [*GENERATE[: GENERATE.index("--attack")], "--attack", "clean", "--init",
 FAST = SPECS["victims/small_simclr.yaml"].replace("epochs: 36", "epochs: 2")
 OVERFLOWING = "lr: 1.0e+30\n"
 PATIENCE = 60.0
+ROOM_FOR_NO_POISON = 60_000
 ROOM_FOR_AN_ENCODER = 200_000
 
 
@@ -78,6 +79,12 @@ def _mounted(folder: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def _fill(root: Path, *, but: int) -> None:
+    """Take all room of a file system but so many bytes."""
+    free = os.statvfs(root).f_bavail * os.statvfs(root).f_bsize
+    (root / "filler").write_bytes(bytes(free - but))
+
+
 def loss_of_a_victim_that_is_no_number(root: Path) -> Outcome:
     """Train with a learning rate that overflows."""
     _prepared(root, small_simclr=FAST + OVERFLOWING)
@@ -105,9 +112,10 @@ def out_of_memory_in_an_attack(root: Path) -> Outcome:
 
 
 def full_disk_when_a_poison_is_written(root: Path) -> Outcome:
-    """Generate on a file system of half a megabyte."""
-    with _mounted(root, "size=600k"):
+    """Generate on a file system with less room than the poison takes."""
+    with _mounted(root, "size=8m"):
         small_project(root)
+        _fill(root, but=ROOM_FOR_NO_POISON)
         done = run(root, *GENERATE)
         return _outcome("a full disk when a poison is written", done, "error: ", root)
 
@@ -116,8 +124,7 @@ def full_disk_when_a_checkpoint_is_written(root: Path) -> Outcome:
     """Train while there is no room for a checkpoint, but for what comes out of it."""
     with _mounted(root, "size=8m"):
         _prepared(root)
-        free = os.statvfs(root).f_bavail * os.statvfs(root).f_bsize
-        (root / "filler").write_bytes(bytes(free - ROOM_FOR_AN_ENCODER))
+        _fill(root, but=ROOM_FOR_AN_ENCODER)
         done = run(root, *PRETRAIN)
         assert (root / "artifacts/small/curve/cp-small_simclr-none-0.csv").is_file()
     return _outcome("a full disk when a checkpoint is written", done, "no checkpoint could be written", root)

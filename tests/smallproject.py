@@ -60,4 +60,4 @@ def run(root: Path, *arguments: str, **changes: str) -> subprocess.CompletedProc
 GENERATE = command("generate", "--name", "cp", "--attack", "small_cp", "--init", "uniform")
 PRETRAIN = command("pretrain", "--victim", "small_simclr", *COORDINATES)
 PRETRAIN_MOCO = command("pretrain", "--victim", "small_moco", *COORDINATES)
-PROBE = command("probe", "--victim", "small_simclr", "--downstream", "small", *COORDINATES)
+PROBE = command("probe", "--victim", "small_simclr", "--downstream", "small", "--protocol", "banked", *COORDINATES)

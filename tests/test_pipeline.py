@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.specfiles import names
 from engine.study import STUDY_LINE, cells, load_study
 
 PROJECT = Path(__file__).parents[1]
@@ -238,7 +239,7 @@ def test_dvc_expands_every_study_to_the_cells_that_the_engine_names(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository.root)
-    studies = sorted(file.stem for file in (PROJECT / "specs/studies").glob("*.yaml"))
+    studies = names("studies")
     assert {"quickstart", "mini/table1"} <= set(studies)
     for name in studies:
         repository.choose(name)

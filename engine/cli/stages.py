@@ -74,7 +74,7 @@ def probe(
     defense: Defense,
     seed: Seed,
     downstream: Downstream,
-    protocol: Protocol = "",
+    protocol: Protocol,
     layout: Layout = "",
 ) -> None:
     """Judge one encoder on one downstream data set."""

@@ -150,7 +150,8 @@ class Bilevel:
 
         Units: step_size in [0, 1] pixel range.
         """
-        views, clean = self._noise_views or self.victim.views, self.noise.clean(rows_B)
+        views = self.victim.views if self._noise_views is None else self._noise_views
+        clean = self.noise.clean(rows_B)
         touched = self.noise.touched(rows_B)
         for _ in range(steps):
             touched = (self.noise.confined(touched, clean, rows_B) if confined else touched).requires_grad_()

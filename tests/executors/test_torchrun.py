@@ -174,7 +174,7 @@ def test_a_worker_that_dies_too_often_ends_the_stage(project: Path, start: Start
 def test_work_that_cannot_be_shared_runs_in_one_process(made: Path, project: Path, start: Start) -> None:
     shutil.copytree(made / "artifacts/tiny/encoder", project / "artifacts/tiny/encoder")
     (project / "specs/protocols/banked.yaml").write_text("linear: {epochs: 60, copies: 60}\n")
-    launcher = start("probe", *stages.pretrain("short", "two")[1:], "--downstream", "tiny")
+    launcher = start("probe", *stages.pretrain("short", "two")[1:], "--downstream", "tiny", "--protocol", "banked")
     seen: set[int] = set()
     while launcher.poll() is None:
         with suppress(psutil.NoSuchProcess):  # it ends while it is looked at

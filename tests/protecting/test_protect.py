@@ -148,7 +148,7 @@ def test_images_of_the_working_size_give_the_accuracies_of_a_study_to_the_digit(
     ]
     for learner, name in itertools.product(("tiny_simclr", "tiny_supervised"), ("clean", "kept")):
         cell = f"--dataset owner --poison {name} --victim {learner} --defense none --seed 0"
-        commands += [f"pretrain {cell}", f"probe {cell} --downstream owner"]
+        commands += [f"pretrain {cell}", f"probe {cell} --downstream owner --protocol banked"]
     in_one_process = "import sys\nfrom engine.cli import app\nfor line in sys.argv[1:]:\n"
     done = run(theirs, sys.executable, "-c", f"{in_one_process} app(line.split(), standalone_mode=False)", *commands)
     assert done.returncode == 0, done.stderr

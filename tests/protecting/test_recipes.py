@@ -33,7 +33,7 @@ def test_changes_replace_what_the_recipe_says(project: Path) -> None:
 
 
 def test_studies_of_several_poisons_are_no_recipes(project: Path) -> None:
-    with pytest.raises(RecipeFault, match=r"mini/table1\.yaml has 3 poisons that change images, noise, cp_c, cp_s"):
+    with pytest.raises(RecipeFault, match=r"mini/table1\.yaml has 3 poisons that change images, noise, cp_s, cp_c"):
         load_recipe("mini/table1", Changes())
     with pytest.raises(SpecFault, match="there is no such file"):
         load_recipe("nothing", Changes())

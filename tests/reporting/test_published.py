@@ -133,7 +133,7 @@ def test_every_difference_of_a_small_study_is_said() -> None:
     run = run_of("cp_sample", "simclr")
     own = run._replace(
         attack=changed(run.attack, epsilon=16 / 255, quantization="truncate", init="uniform", rounds=24),
-        victim=changed(run.victim, epochs=120, batch_size=128, backbone=spec("victims", "simclr_mini")["backbone"]),
+        victim=changed(run.victim, epochs=120, batch_size=128, backbone=spec("victims", "protect_simclr")["backbone"]),
         data={"images": 2_000, "test_images": 10_000, "image_size": 32},
         probe=changed(run.probe, train_set="poisoned", linear=changed(run.probe["linear"], select="last")),
     )
