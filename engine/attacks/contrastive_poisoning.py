@@ -11,9 +11,9 @@ Deviations: noise is projected after each step and never clamped inside the grap
     order of the images, so that a round with fewer noise steps than batches still visits every image equally often;
     under ``gradient: dual`` BYOL's noise gradient passes the momentum branch as the paper says, where the official
     code's flag does nothing, because its loss detaches the target; ``moving_surrogate`` is a habit of the official
-    code that Algorithm 1 does not have; ``noise_views`` other than the surrogate's are an ablation; ``warmup_rounds`` and ``restarts`` are in neither: fresh surrogates take the
-    noise over in turn, which makes it one that young networks learn (docs/log.md; Huang et al. 2020, MetaPoison,
-    restart their surrogates for the same reason).
+    code that Algorithm 1 does not have; ``noise_views`` other than the surrogate's are an ablation; ``warmup_rounds``
+    and ``restarts`` are in neither: fresh surrogates take the noise over in turn, which makes it one that young
+    networks learn (docs/log.md; Huang et al. 2020, MetaPoison, restart their surrogates for the same reason).
 """
 
 from __future__ import annotations
