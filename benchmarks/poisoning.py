@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.themes.noise import attack_spec
 from benchmarks.trainees import SOURCE
 from engine import plugins
 from engine.journal import Journal
+from engine.metering import host_peak_memory
 from engine.protocols import AttackContext, ImageSet, Poison
 
 BATCH = 32
@@ -33,7 +33,7 @@ def extra_megabytes(count: int, start: str) -> float:
     images = _random_images(count)
     before = _forget_peak()
     _poison(images, start, batch=BATCH)
-    return (_peak() - before) / 1e6
+    return (host_peak_memory() - before) / 1e6
 
 
 def _random_images(count: int) -> ImageSet:
@@ -54,14 +54,7 @@ def _forget_peak() -> int:
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")  # proc(5): reset VmHWM
-    return _peak()
-
-
-def _peak() -> int:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    return host_peak_memory()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from engine.machine import Machine
 
 CPU_INFO = Path("/proc/cpuinfo")
+STATUS = Path("/proc/self/status")
 
 
 @dataclass
@@ -74,5 +76,16 @@ def peak_memory(machine: Machine) -> int:
 
     if machine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(machine.device)
+    return host_peak_memory()
+
+
+def host_peak_memory() -> int:
+    """Return the most bytes of the host that this process has held at a time.
+
+    Linux is asked for the peak of this program: getrusage's is inherited from the process that started it.
+    """
+    own = re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE) if STATUS.is_file() else None
+    if own:
+        return int(own[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts kilobytes, but bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

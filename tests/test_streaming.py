@@ -182,15 +182,12 @@ def test_a_killed_process_leaves_no_scratch_file_and_no_worker(folder: Path) -> 
 
 
 MEASURED = """
-    import json, re, torch
+    import json, torch
     from pathlib import Path
     from engine.artifacts import encoded_images, read_images, read_manifest
     from engine.batching import Resident
+    from engine.metering import host_peak_memory
     from engine.streaming import streamed
-
-    def peak():
-        # Not ru_maxrss, which a new process inherits from the one that started it.
-        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
     def passes(feed):
         for _ in range(2):
@@ -206,10 +203,10 @@ MEASURED = """
         passes(Resident(read_images(folder, read_manifest(folder))))
 
     stream_from(Path("small")), hold(Path("small"))  # libraries are loaded and pools filled
-    marks = [peak()]
+    marks = [host_peak_memory()]
     for use in (stream_from, hold):
         use(Path("large"))
-        marks.append(peak())
+        marks.append(host_peak_memory())
     print(json.dumps([after - before for before, after in zip(marks, marks[1:])]))
 """
 
