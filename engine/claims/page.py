@@ -12,9 +12,11 @@ from engine.errors import EngineError
 from engine.reporting.wording import NOTHING, interval, number
 
 PAGE = Path("docs/claims.md")
+BAR = "\\|"
 HEADINGS = ("id", "claim", "effect", "measured", "n", "95 % interval", "claimed", "verdict")
 NUMBERS = frozenset({"measured", "n", "95 % interval", "claimed"})
 VERDICT = re.compile(rf"^\| (?P<id>[A-Z]+[0-9]+) \|.*\| (?P<verdict>{'|'.join(Verdict)}) \|$", re.MULTILINE)
+INTERVAL = re.compile(r" \| \[(?P<low>\S+), (?P<high>\S+)\] \| ")
 LEGEND = """\
 The verdicts are computed from the tables of the studies' reports, which are committed; nobody writes one by hand. An
 effect is measured once for every seed of the victim, a difference between networks of the same seed; beside the mean
@@ -55,10 +57,7 @@ def lost(committed: Path, claims: Sequence[JudgedClaim]) -> list[str]:
     Raises:
         EngineError: there is no such page, or it has no verdict.
     """
-    try:
-        found = VERDICT.findall(committed.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(f"{committed} cannot be read ({error}); give a copy of {PAGE}") from error
+    found = VERDICT.findall(_read(committed))
     if not found:
         raise EngineError(f"{committed} has no table of verdicts; give a copy of {PAGE}")
     now = {judged.claim.id: judged.verdict for judged in claims}
@@ -67,6 +66,43 @@ def lost(committed: Path, claims: Sequence[JudgedClaim]) -> list[str]:
         for name, verdict in found
         if verdict == Verdict.REPRODUCED and now.get(name) is not Verdict.REPRODUCED
     ]
+
+
+def outside(committed: Path, claims: Sequence[JudgedClaim]) -> tuple[list[str], int]:
+    """Return the effects whose mean lies outside the interval that a committed page gives, and how many were compared.
+
+    An effect is compared where it is measured now and was then. Of means that are equal in truth, one in eleven lies
+    outside such an interval over three seeds.
+
+    Raises:
+        EngineError: there is no such page.
+    """
+    text = _read(committed)
+    left, compared = list[str](), 0
+    for judged in claims:
+        section = text.partition(f"\n## {judged.claim.id}: ")[2].partition("\n## ")[0]
+        for each in judged.effects:
+            start = f"{_cells(_named(each.effect))} |"
+            given = INTERVAL.search(next((line for line in section.splitlines() if line.startswith(start)), ""))
+            if each.estimate is None or given is None:
+                continue
+            compared += 1
+            shown = _numbers(each)[0]
+            if not _value(given["low"]) <= _value(shown.split(" ")[0]) <= _value(given["high"]):
+                left.append(f"{judged.claim.id}, {each.effect.says}: {shown}, was [{given['low']}, {given['high']}]")
+    return left, compared
+
+
+def _read(committed: Path) -> str:
+    try:
+        return committed.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineError(f"{committed} cannot be read ({error}); give a copy of {PAGE}") from error
+
+
+def _value(written: str) -> float:
+    """Read a number as ``wording.number`` writes it."""
+    return float(written.replace(",", "").replace("\N{MINUS SIGN}", "-"))
 
 
 def _count(claims: Sequence[JudgedClaim], verdict: Verdict) -> int:
@@ -99,7 +135,7 @@ def _with_unit(text: str, effect: Effect) -> str:
 
 def _section(judged: JudgedClaim, reports: Path) -> str:
     claim = judged.claim
-    rows = [[each.effect.says, _measured(each.effect), *_numbers(each), str(each.finding)] for each in judged.effects]
+    rows = [[*_named(each.effect), *_numbers(each), str(each.finding)] for each in judged.effects]
     parts = [
         f"## {claim.id}: {claim.says}",
         f"Source: {claim.source}. Verdict: **{judged.verdict}**.",
@@ -111,8 +147,8 @@ def _section(judged: JudgedClaim, reports: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _measured(effect: Effect) -> str:
-    return " minus ".join(map(str, effect.values))
+def _named(effect: Effect) -> list[str]:
+    return [effect.says, " minus ".join(map(str, effect.values))]
 
 
 def _origins(judged: JudgedClaim, reports: Path) -> Iterator[str]:
@@ -131,5 +167,8 @@ def _origins(judged: JudgedClaim, reports: Path) -> Iterator[str]:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---:" if heading in NUMBERS else ":---" for heading in headings]
-    escaped = ([text.replace("|", "\\|") for text in row] for row in rows)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *escaped))
+    return "\n".join(f"{_cells(line)} |" for line in (headings, rule, *rows))
+
+
+def _cells(row: Sequence[str]) -> str:
+    return f"| {' | '.join(text.replace('|', BAR) for text in row)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.artifacts.files import atomic_file
 from engine.claims.declared import load_claims
 from engine.claims.judging import JudgedClaim, judge
-from engine.claims.page import PAGE, lost, page, short_table
+from engine.claims.page import PAGE, lost, outside, page, short_table
 from engine.claims.records import Records
 from engine.errors import EngineError
 from engine.reporting.wording import plural
@@ -36,9 +36,16 @@ def check_verdicts(committed: Path) -> str:
     """
     judged = _judge()
     _print(judged)
-    if gone := lost(committed, judged):
-        raise ClaimLost(f"{committed} calls {plural(len(gone), 'claim')} reproduced that are not: {', '.join(gone)}")
-    return f"What {committed} calls reproduced is reproduced."
+    gone = lost(committed, judged)
+    strayed, compared = outside(committed, judged)
+    said = [
+        f"Means within the intervals of {committed}: {compared - len(strayed)} of {plural(compared, 'effect')}.",
+        *strayed,
+    ]
+    if gone:
+        lead = f"{committed} calls {plural(len(gone), 'claim')} reproduced that are not: {', '.join(gone)}"
+        raise ClaimLost("\n".join([lead, *said]))
+    return "\n".join([f"What {committed} calls reproduced is reproduced.", *said])
 
 
 def _judge() -> list[JudgedClaim]:

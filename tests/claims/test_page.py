@@ -138,6 +138,7 @@ def test_a_committed_page_still_true_is_no_error_and_is_not_written(mine: Path) 
     done = run("--check", "committed.md")
     assert done.exit_code == 0
     assert "What committed.md calls reproduced is reproduced." in done.stdout
+    assert "\nMeans within the intervals of committed.md: 5 of 5 effects.\n" in done.stdout
     assert not (mine / PAGE).exists()
 
 
@@ -149,7 +150,8 @@ def test_a_claim_that_is_lost_is_named_and_the_status_is_one(mine: Path) -> None
     assert done.exit_code == 1
     assert isinstance(done.exception, EngineError)  # main shows it as a message
     assert str(done.exception) == (
-        "docs/claims.md calls 2 claims reproduced that are not: X1 (not at this scale), X5 (declared no more)"
+        "docs/claims.md calls 2 claims reproduced that are not: X1 (not at this scale), X5 (declared no more)\n"
+        "Means within the intervals of docs/claims.md: 4 of 4 effects."
     )
     assert "not at this scale" in done.stdout
 
@@ -158,7 +160,26 @@ def test_a_report_that_is_gone_loses_its_claims(mine: Path) -> None:
     run()
     (mine / REPORTS / "group/small/accuracy.csv").unlink()
     done = run("--check", str(PAGE))
-    assert str(done.exception) == "docs/claims.md calls 1 claim reproduced that are not: X1 (not measured)"
+    assert str(done.exception) == (
+        "docs/claims.md calls 1 claim reproduced that are not: X1 (not measured)\n"
+        "Means within the intervals of docs/claims.md: 1 of 1 effect."
+    )
+
+
+def test_a_mean_that_leaves_its_interval_is_told_and_is_no_failure(mine: Path) -> None:
+    run()
+    clean = [2060.0, 2061.0, 2062.0]  # separators of thousands, and a minus sign
+    cells = {("clean", "simclr", "none", "pets"): clean, ("cp", "simclr", "none", "pets"): [51.0] * 3}
+    write_accuracies(mine / REPORTS, "group/small", cells)
+    done = run("--check", str(PAGE))
+    assert done.exit_code == 0, done.exception
+    assert "\nMeans within the intervals of docs/claims.md: 1 of 5 effects.\n" in done.stdout
+    assert "\nX1, cp costs more than five points: 2,010.0 points, was [7.5, 12.5]\n" in done.stdout
+    run()
+    write_accuracies(mine / REPORTS, "group/small", {**cells, ("cp", "simclr", "none", "pets"): clean[::-1]})
+    done = run("--check", str(PAGE))
+    assert isinstance(done.exception, EngineError)
+    assert str(done.exception).endswith("X3, less than a point: 0.0 points, was [2,007.5, 2,012.5]")
 
 
 def test_what_is_no_page_of_verdicts_is_an_error(mine: Path) -> None:
