@@ -19,7 +19,7 @@ from tests.smallproject import GENERATE, PRETRAIN, PROBE, PROJECT, SPECS, enviro
 CLEAN = [*GENERATE[: GENERATE.index("--attack")], "--attack", "clean", "--init", "zero"]
 FAST = SPECS["victims/small_simclr.yaml"].replace("epochs: 36", "epochs: 2")
 OVERFLOWING = "lr: 1.0e+30\n"
-PATIENCE = 60.0
+PATIENCE = 300.0
 ROOM_FOR_NO_POISON = 60_000
 ROOM_FOR_AN_ENCODER = 200_000
 

@@ -42,7 +42,7 @@ def test_a_notebook_runs(notebook: Path, repository: Path) -> None:
     script = (
         "import nbformat, sys; from nbclient import NotebookClient\n"
         "book = nbformat.read(sys.argv[1], as_version=4)\n"
-        "NotebookClient(book, timeout=240, resources={'metadata': {'path': '.'}}).execute()\n"
+        "NotebookClient(book, timeout=1200, resources={'metadata': {'path': '.'}}).execute()\n"
         "nbformat.write(book, sys.argv[1])\n"
     )
     done = subprocess.run(

@@ -34,7 +34,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CUD
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "SHELL": "/bin/sh",
 }
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 CHAIN = """
 stages:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 NODES = ("node1", "node2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun", "setpriv")
-SECONDS_TO_START = 30
+SECONDS_TO_START = 120
 
 # cred_expire is how long a requeued job waits: 120 s by default, and for less than 5. NoInAddrAny: the loopback alone.
 CONFIGURATION = """

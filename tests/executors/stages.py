@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 PROJECT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 300.0
 KEY = "clean-{victim}-none-0"
 VICTIM = """\
 kind: simclr

@@ -31,6 +31,7 @@ from engine.slurm.client import SlurmUnreachable
 from engine.slurm.script import batch_script, options
 from engine.specfiles import load
 from tests.executors.fake_slurm import JOB, MAKES_OUT, OUT, QUICK, FakeSlurm, job, wait_for
+from tests.executors.stages import PATIENCE
 
 PROJECT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "scripts"
@@ -224,9 +225,9 @@ def prepared(command: str, allocation: Allocation | None = None) -> tuple[Attemp
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 20 s"
+        assert time.monotonic() < deadline, f"it did not happen within {PATIENCE} s"
         time.sleep(0.02)
 
 

@@ -118,9 +118,11 @@ class Submitter:
 
     def until(self, text: str, driver: int = -1) -> None:
         """Wait for a text in the output of a submitting process."""
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + stages.PATIENCE
         while text not in self.said(driver):
-            assert time.monotonic() < deadline, f"{text!r} did not come within 40 s, but:\n{self.said(driver)}"
+            assert time.monotonic() < deadline, (
+                f"{text!r} did not come within {stages.PATIENCE} s, but:\n{self.said(driver)}"
+            )
             time.sleep(0.05)
 
     def slurm(self, *command: str) -> str:
@@ -137,9 +139,11 @@ class Submitter:
 
     def hasten(self, job: str) -> None:
         """Let a requeued job begin in a second or two, which Slurm would have wait for longer than cred_expire."""
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + stages.PATIENCE
         while self.state(job) != "PENDING":
-            assert time.monotonic() < deadline, f"job {job} is not PENDING within 40 s, but {self.state(job)}"
+            assert time.monotonic() < deadline, (
+                f"job {job} is not PENDING within {stages.PATIENCE} s, but {self.state(job)}"
+            )
             time.sleep(0.05)
         # Not in the second in which it ended: a node would take the job's new credential for the revoked one.
         self.slurm("scontrol", "update", f"JobId={job}", "StartTime=now+2")

@@ -59,7 +59,7 @@ def browser() -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(120)  # axe, on a busy machine
+    driver.set_script_timeout(600)  # axe, on a busy machine
     yield driver
     driver.quit()
 
