@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import engine
 from engine.artifacts import ReleasedPoison
+from engine.claims.spec import ClaimsFile
 from engine.cli import app
 from engine.params import Params
 from engine.reporting.tables import Row
@@ -151,7 +152,7 @@ def test_yaml_is_what_its_first_line_says(project: Path, page: Path, text: str) 
         assert study is not None
         return
     document = Document(page, YAML(typ="safe").load(text))
-    model = Params if head[1] == "params" else model_of(head[1])
+    model = {"params": Params, "claims": ClaimsFile}.get(head[1]) or model_of(head[1])
     if document.content.get("kind") != "patches":  # an attack that a page adds; its own test reads it
         assert parse(document, model) is not None, document.faults
 
