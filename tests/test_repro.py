@@ -11,11 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from dvc.lock import make_lock
 
 from engine.errors import EngineError
 from engine.executors.local import Spec as Local
@@ -35,6 +38,9 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CUD
     "SHELL": "/bin/sh",
 }
 PATIENCE = 300.0
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Trapped = Callable[..., "tuple[Path, subprocess.Popen[str]]"]
 
 CHAIN = """
 stages:
@@ -117,15 +123,32 @@ def repro(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return run(folder, sys.executable, "-m", "engine", "repro", *arguments, **environment)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "engine", "repro", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start ``engine repro`` in a project; what is left of it is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "engine", "repro", *arguments],
+                cwd=folder,
+                env=ENVIRONMENT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for each in family:
+                each.kill()  # to one that has ended since, psutil sends nothing
+        process.communicate()
 
 
 def names(folder: Path) -> list[str]:
@@ -284,17 +307,22 @@ pathlib.Path(f"made/{name}").write_text(name)
 """
 
 
-def trapped(pipeline: Callable[..., Path], cells: str, sleep: float = 0.5) -> tuple[Path, subprocess.Popen[str]]:
+@pytest.fixture
+def trapped(pipeline: Callable[..., Path], start: Start) -> Trapped:
     """Start a project whose commands wait for go.log, and on SIGTERM write a checkpoint that takes a while."""
-    folder = pipeline(TRAPPED, cells=dict.fromkeys(cells, 0))
-    (folder / "job.py").write_text(JOB.replace("SLEEP", str(sleep)))
-    running = start(folder, "--jobs", "2")
-    wait_until(lambda: len(list(folder.glob("*.started.log"))) == 2)
-    return folder, running
+
+    def begin(cells: str, sleep: float = 0.5) -> tuple[Path, subprocess.Popen[str]]:
+        folder = pipeline(TRAPPED, cells=dict.fromkeys(cells, 0))
+        (folder / "job.py").write_text(JOB.replace("SLEEP", str(sleep)))
+        running = start(folder, "--jobs", "2")
+        wait_until(lambda: len(list(folder.glob("*.started.log"))) == 2)
+        return folder, running
+
+    return begin
 
 
-def test_ctrl_c_lets_cells_write_a_checkpoint_and_starts_no_more(pipeline: Callable[..., Path]) -> None:
-    folder, running = trapped(pipeline, "abc")
+def test_ctrl_c_lets_cells_write_a_checkpoint_and_starts_no_more(trapped: Trapped) -> None:
+    folder, running = trapped("abc")
     second = repro(folder)
     assert second.returncode == 1
     assert f"another `engine repro` (process {running.pid}) runs in this workspace" in second.stderr
@@ -314,8 +342,8 @@ def test_ctrl_c_lets_cells_write_a_checkpoint_and_starts_no_more(pipeline: Calla
     assert "3 done" in done.stdout
 
 
-def test_a_second_ctrl_c_kills(pipeline: Callable[..., Path]) -> None:
-    folder, running = trapped(pipeline, "ab", sleep=10 * PATIENCE)
+def test_a_second_ctrl_c_kills(trapped: Trapped) -> None:
+    folder, running = trapped("ab", sleep=10 * PATIENCE)
     running.send_signal(signal.SIGINT)
     wait_until(lambda: len(list(folder.glob("*.checkpoint.log"))) == 2)
     running.send_signal(signal.SIGINT)
@@ -326,8 +354,8 @@ def test_a_second_ctrl_c_kills(pipeline: Callable[..., Path]) -> None:
     assert repro(folder, "--jobs", "2").returncode == 0
 
 
-def test_a_killed_scheduler_leaves_no_process_and_a_project_that_goes_on(pipeline: Callable[..., Path]) -> None:
-    folder, running = trapped(pipeline, "abc", sleep=3)
+def test_a_killed_scheduler_leaves_no_process_and_a_project_that_goes_on(trapped: Trapped) -> None:
+    folder, running = trapped("abc", sleep=3)
     running.kill()
     running.communicate(timeout=PATIENCE)
     wait_until(lambda: len(list(folder.glob("*.checkpoint.log"))) == 2)
@@ -339,8 +367,8 @@ def test_a_killed_scheduler_leaves_no_process_and_a_project_that_goes_on(pipelin
     assert running_in(folder) == []
 
 
-def test_a_killed_dvc_fails_its_cell_and_takes_its_command_along(pipeline: Callable[..., Path]) -> None:
-    folder, running = trapped(pipeline, "abc")
+def test_a_killed_dvc_fails_its_cell_and_takes_its_command_along(trapped: Trapped) -> None:
+    folder, running = trapped("abc")
     (command,) = [process for process in running_in(folder) if process.cmdline()[:3] == ["python", "job.py", "a"]]
     (dvc,) = [process for process in command.parents() if process.pid == os.getpgid(command.pid)]
     dvc.kill()
@@ -354,21 +382,28 @@ def test_a_killed_dvc_fails_its_cell_and_takes_its_command_along(pipeline: Calla
     assert repro(folder).returncode == 0
 
 
-def test_another_dvc_process_in_the_way_is_waited_for(pipeline: Callable[..., Path]) -> None:
-    folder = pipeline(CHAIN, cells={"a": 1, "b": 0})
+@contextmanager
+def table_of_files_in_use(folder: Path) -> Iterator[dict[str, Any]]:
+    """Change DVC's table as its processes do: while this one holds it, they wait."""
+    file = folder / ".dvc/tmp/rwlock"
+    with make_lock(str(file.with_suffix(".lock")), tmp_dir=str(file.parent), wait=True):
+        entries = json.loads(file.read_text())
+        yield entries
+        file.write_text(json.dumps(entries))
+
+
+def test_another_dvc_process_in_the_way_is_waited_for(pipeline: Callable[..., Path], start: Start) -> None:
+    folder = pipeline(CHAIN, cells={"a": "0; until test -e go.log; do sleep 0.05; done", "b": 0})
     running = start(folder, "--jobs", "1")
     wait_until((folder / ".work/logs/make@a.log").exists)
-    table = folder / ".dvc/tmp/rwlock"
-    wait_until(lambda: "made/a" in table.read_text())
-    mine = {"pid": os.getpid(), "cmd": "dvc pull"}
-    entries = json.loads(table.read_text())
-    entries["write"][str(folder / "used/a")] = mine
-    table.write_text(json.dumps(entries))
+    wait_until(lambda: "made/a" in (folder / ".dvc/tmp/rwlock").read_text())
+    with table_of_files_in_use(folder) as entries:
+        entries["write"][str(folder / "used/a")] = {"pid": os.getpid(), "cmd": "dvc pull"}
+    (folder / "go.log").touch()
     wait_until((folder / ".work/logs/use@a.log").exists)
     wait_until(lambda: "is busy" in (folder / ".work/logs/use@a.log").read_text())
-    entries = json.loads(table.read_text())
-    del entries["write"][str(folder / "used/a")]
-    table.write_text(json.dumps(entries))
+    with table_of_files_in_use(folder) as entries:
+        del entries["write"][str(folder / "used/a")]
     output, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, output
     assert "use@a: another DVC process is in the way, trying again" in output
