@@ -325,7 +325,7 @@ def test_ctrl_c_lets_cells_write_a_checkpoint_and_starts_no_more(trapped: Trappe
     folder, running = trapped("abc")
     second = repro(folder)
     assert second.returncode == 1
-    assert f"another `engine repro` (process {running.pid}) runs in this workspace" in second.stderr
+    assert f"another `engine repro` runs in this workspace (process {running.pid}); wait for it" in second.stderr
 
     running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=PATIENCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -132,6 +133,30 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def alone(guard: Path, refusal: str) -> Iterator[None]:
+    """Keep a second process out of what this one does; the kernel lets go when this one ends, however it ends.
+
+    Raises:
+        EngineError: another process holds the guard, a file that only guards; ``refusal`` says what that one does.
+    """
+    with writing(guard):
+        guard.parent.mkdir(parents=True, exist_ok=True)
+        held = guard.open("a+")
+    with held:
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not passed on to forked processes
+        except BlockingIOError:
+            held.seek(0)
+            raise EngineError(
+                f"{refusal} (process {held.read().strip()}); wait for it, or end it with Ctrl-C"
+            ) from None
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        yield
 
 
 def sha256(file: Path) -> str:

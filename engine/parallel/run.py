@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.artifacts.files import writing
-from engine.errors import EngineError
+from engine.artifacts.files import alone
 from engine.lineage import adopt_orphans
 from engine.parallel.display import display, summary
 from engine.parallel.lengths import Lengths
@@ -35,7 +32,7 @@ def repro(targets: tuple[str, ...], slots: list[Slot]) -> int:
         EngineError: another run is under way, or DVC cannot read the pipeline.
     """
     began = time.monotonic()
-    with _alone():
+    with alone(GUARD, "another `engine repro` runs in this workspace"):
         load_dvc()
         if not rwlock_is_whole():
             remove_rwlock()
@@ -68,27 +65,6 @@ def foresee(targets: tuple[str, ...]) -> str:
             reached.add(stage)
     lines.append(f"{len(lines)} of {len(plan.order)} stages")
     return "\n".join(lines)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Keep a second run out of this workspace; the kernel lets go when the process ends, however it ends."""
-    with writing(GUARD):
-        GUARD.parent.mkdir(exist_ok=True)
-        guard = GUARD.open("a+")
-    with guard:
-        try:
-            fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not passed on to forked cells
-        except BlockingIOError:
-            guard.seek(0)
-            raise EngineError(
-                f"another `engine repro` (process {guard.read().strip()}) runs in this workspace; "
-                "wait for it, or end it with Ctrl-C"
-            ) from None
-        guard.truncate(0)
-        guard.write(f"{os.getpid()}\n")
-        guard.flush()
-        yield
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.artifacts.files import read_json, write_json
+from engine.artifacts.files import alone, read_json, write_json
 from engine.params import Params, load_params
 from engine.protecting.clusters import cluster
 from engine.protecting.intake import Intake, IntakeFault, take_in
@@ -54,7 +54,8 @@ def protect(request: Request) -> str:
     Steps that an earlier run finished, on the same images and settings, are not done again.
 
     Raises:
-        EngineError: the folder, the recipe or the output cannot be used; or see the stages.
+        EngineError: the folder, the recipe or the output cannot be used; another process protects the folder; or see
+            the stages.
     """
     recipe, params = load_recipe(request.recipe, request.changes), load_params()
     folder, output = request.folder.resolve(), request.output.resolve()
@@ -63,11 +64,11 @@ def protect(request: Request) -> str:
     judges = take_in(request.judges.resolve(), recipe.working_size) if request.judges else None
     _check_classes(intake, judges)
     root = scratch_of(folder)
-    root.mkdir(parents=True, exist_ok=True)
-    copy_specs(root)
-    write_recipe(root, recipe, images=len(intake.originals))
-    with contextlib.chdir(root):
-        return _Protection(request, recipe, params, intake, judges, output).made()
+    with alone(root / "lock", f"another `engine protect` works on {folder}"):
+        copy_specs(root)
+        write_recipe(root, recipe, images=len(intake.originals))
+        with contextlib.chdir(root):
+            return _Protection(request, recipe, params, intake, judges, output).made()
 
 
 def scratch_of(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.artifacts.files import alone
 from engine.errors import EngineError
 from engine.images import upright_rgb
 from engine.protecting.protect import SCRATCH, Request
@@ -222,3 +224,18 @@ def test_requests_that_cannot_be_meant_are_errors_that_say_what_to_do(
     (folder / "r").rename(folder / "s")
     assert "one folder per class, the same ones in both" in complaint(judges=halves / "test")
     assert not (root / "out").exists()
+
+
+def test_a_second_run_on_the_folder_is_refused_while_the_first_one_lasts(root: Path) -> None:
+    folder = owned(root / "mine")
+    protect(root, folder, "--recipe", "tiny_sample", "--no-verdict")
+    scratch = scratch_of(folder)
+    shutil.rmtree(root / "out")
+    shutil.rmtree(scratch / "specs")
+    command = (sys.executable, "-m", "engine", "protect", str(folder), "--output", str(root / "out"), "--no-verdict")
+    with alone(scratch / "lock", "unheard"):
+        second = run(root, *command, "--recipe", "tiny_class")
+    assert second.returncode == 1
+    assert f"another `engine protect` works on {folder} (process {os.getpid()}); wait for it" in second.stderr
+    assert not (root / "out").exists()
+    assert not (scratch / "specs").exists()
