@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,12 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 CIFAR_SUBSET = PROJECT.parent / "shared" / "data" / "cifar10-subset.tar"
+
+
+def pytest_configure() -> None:
+    """Let what tests start hear Ctrl-C: a job in the background of a shell ignores it, and would hand that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
