@@ -30,6 +30,7 @@ from engine.parallel.pipeline import Plan
 from engine.parallel.slots import share
 from engine.spec import ExecutorSpec
 from engine.specfiles import load
+from tests.executors.stages import end
 
 PROJECT = Path(__file__).parents[1]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | {
@@ -143,11 +144,7 @@ def start() -> Iterator[Start]:
 
     yield begin
     for process in started:
-        if process.poll() is None:
-            family = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
-            for each in family:
-                each.kill()  # to one that has ended since, psutil sends nothing
+        end(process)
         process.communicate()
 
 

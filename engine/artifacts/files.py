@@ -1,4 +1,4 @@
-"""Atomic files and folders, checksums, and the two small formats (JSON, CSV) that results are written in."""
+"""Atomic files and folders, guards, checksums, and the two small formats (JSON, CSV) that results are written in."""
 
 from __future__ import annotations
 
